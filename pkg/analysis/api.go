@@ -1,0 +1,140 @@
+package analysis
+
+import (
+	"context"
+
+	"github.com/confinehq/confine/pkg/rootfs"
+)
+
+// Origin says how an object came into the analysis.
+type Origin string
+
+// Origins of objects, from the strongest evidence to the weakest.
+const (
+	// OriginExecuted: a monitor saw it executed, or the caller named it as an
+	// entry point.
+	OriginExecuted Origin = "executed"
+	// OriginMapped: a monitor saw it mapped executable.
+	OriginMapped Origin = "mapped"
+	// OriginStatic: reached by analysis alone.
+	OriginStatic Origin = "static"
+)
+
+// Program is one executable (ELF or script) that a container runs.
+type Program struct {
+	// Path inside the root.
+	Path string
+	// Load names objects that this program is known to load at run time
+	// (seen mapped, or named by the user); their constructors and exports are
+	// entry points. The startup closure needs not be named.
+	Load []string
+	// Origin is OriginExecuted when empty.
+	Origin Origin
+	// Env is the environment the program starts with, KEY=VALUE: the loader
+	// variables in it count (LD_PRELOAD, LD_LIBRARY_PATH), and PATH.
+	Env []string
+	// Args is the argument vector as far as it is known; args[0] included.
+	Args []string
+}
+
+// Options change what Analyze does. The zero value is the default.
+type Options struct {
+	// NoFollow keeps to the closures of the named programs and doesn't add
+	// programs that they execute.
+	NoFollow bool
+	// Observed says that a monitor watched the programs, so that files which
+	// are opened by computed names are covered by what it saw: such
+	// imprecision is a note then, not something missing.
+	Observed bool
+	// Cache, when not nil, keeps facts between calls.
+	Cache FactsCache
+	// Progress, when not nil, is called now and then with the number of
+	// objects done and known.
+	Progress func(done, total int)
+	// Parallel is the number of objects decoded at once; GOMAXPROCS when 0.
+	Parallel int
+}
+
+// FactsCache keeps encoded facts by key. Keys hold only [a-z0-9.-].
+type FactsCache interface {
+	// Get returns nil, nil when there is nothing.
+	Get(ctx context.Context, key string) ([]byte, error)
+	Put(ctx context.Context, key string, facts []byte) error
+}
+
+// Request is what to analyse.
+type Request struct {
+	Root     rootfs.Root
+	Programs []Program
+	Options  Options
+}
+
+// Result is the outcome. All slices are sorted, so that equal input gives
+// equal output.
+type Result struct {
+	// Platform in OCI form, "linux/amd64".
+	Platform string
+	// Entrypoints are the canonical paths of the programs that were analysed
+	// as entry points, those that were found by following included.
+	Entrypoints []string
+	Objects     []Object
+	Syscalls    []Syscall
+	// Incomplete lists what is missing; empty is the claim that nothing is.
+	Incomplete []Issue
+	// Notes lists what the result rests on although nothing is missing.
+	Notes []Issue
+	// Lookups lists the paths in the root that decided the result.
+	Compat bool // an i386 object or int 0x80 is reachable
+}
+
+// Object is one ELF file that was analysed.
+type Object struct {
+	Path   string
+	SHA256 string // hex
+	Size   int64  // bytes
+	Origin Origin
+	// Cached is true when its facts came from the cache.
+	Cached bool
+}
+
+// Syscall is one call that is reachable.
+type Syscall struct {
+	Name string
+	// Nr is its number in the platform's table.
+	Nr int
+	// Args holds conditions that every site agrees on; empty: any arguments.
+	Args []ArgCondition
+	// Reasons holds at least one chain, the shortest first.
+	Reasons []Reason
+}
+
+// ArgCondition is one condition on an argument in OCI terms.
+type ArgCondition struct {
+	Index    uint   // 0 to 5
+	Op       string // SCMP_CMP_EQ, ...
+	Value    uint64
+	ValueTwo uint64
+}
+
+// Reason says why a call is reachable. Kind is "site", "kernel" or
+// "fallback"; see confine.v1.Reason.
+type Reason struct {
+	Kind   string
+	Chain  []Frame
+	Detail string
+}
+
+// Frame is one function of a chain, from the entry point to the site.
+type Frame struct {
+	Object  string // path inside the root
+	Symbol  string // "" when there is none
+	Address uint64 // in the object's own addresses
+	Edge    string // how it was reached from the frame before
+}
+
+// Issue is one imprecision or omission.
+type Issue struct {
+	Kind   string // kebab-case, stable
+	Object string // path inside the root
+	Detail string // one sentence for a person
+}
