@@ -138,3 +138,10 @@ type Issue struct {
 	Object string // path inside the root
 	Detail string // one sentence for a person
 }
+
+// Analyze finds every system call that the programs of a request can make.
+// It returns an error only when nothing can be said at all (no program could
+// be read, or ctx ended); everything less is in Result.Incomplete.
+func Analyze(ctx context.Context, req Request) (*Result, error) {
+	return analyze(ctx, req)
+}
