@@ -528,9 +528,15 @@ type Exec struct {
 	// script), in the process's own root.
 	Path string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
 	// Path that was asked for (the script, for a script).
-	Filename      string  `protobuf:"bytes,5,opt,name=filename,proto3" json:"filename,omitempty"`
-	Comm          string  `protobuf:"bytes,6,opt,name=comm,proto3" json:"comm,omitempty"`
-	File          *FileId `protobuf:"bytes,7,opt,name=file,proto3" json:"file,omitempty"`
+	Filename string  `protobuf:"bytes,5,opt,name=filename,proto3" json:"filename,omitempty"`
+	Comm     string  `protobuf:"bytes,6,opt,name=comm,proto3" json:"comm,omitempty"`
+	File     *FileId `protobuf:"bytes,7,opt,name=file,proto3" json:"file,omitempty"`
+	// For a script: the interpreter as the kernel was told it by the last "#!"
+	// line, not resolved. "" for a program that is executed directly.
+	Interpreter string `protobuf:"bytes,8,opt,name=interpreter,proto3" json:"interpreter,omitempty"`
+	// The scripts between filename and path when interpreters are scripts
+	// themselves, outermost first; best effort.
+	Nested        []string `protobuf:"bytes,9,rep,name=nested,proto3" json:"nested,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -614,13 +620,29 @@ func (x *Exec) GetFile() *FileId {
 	return nil
 }
 
+func (x *Exec) GetInterpreter() string {
+	if x != nil {
+		return x.Interpreter
+	}
+	return ""
+}
+
+func (x *Exec) GetNested() []string {
+	if x != nil {
+		return x.Nested
+	}
+	return nil
+}
+
 // Mapping is one file that was mapped with PROT_EXEC (or made executable).
 type Mapping struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Time          uint64                 `protobuf:"varint,1,opt,name=time,proto3" json:"time,omitempty"`
-	Pid           int32                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
-	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
-	File          *FileId                `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Time  uint64                 `protobuf:"varint,1,opt,name=time,proto3" json:"time,omitempty"`
+	Pid   int32                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Canonical path in the process's own root; " (deleted)" at its end, and
+	// "memfd:" before the name of a memory file, as in /proc/PID/maps.
+	Path          string  `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	File          *FileId `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -868,7 +890,13 @@ type DeniedCall struct {
 	// Value that the program saw (-errno).
 	Ret int64 `protobuf:"varint,8,opt,name=ret,proto3" json:"ret,omitempty"`
 	// AUDIT_ARCH_* value.
-	Arch          uint32 `protobuf:"varint,9,opt,name=arch,proto3" json:"arch,omitempty"`
+	Arch uint32 `protobuf:"varint,9,opt,name=arch,proto3" json:"arch,omitempty"`
+	// How often: in an event since the last event for the same place, in a
+	// snapshot since the watch began. 0 means once.
+	Count uint64 `protobuf:"varint,10,opt,name=count,proto3" json:"count,omitempty"`
+	// The call ended the thread or process by this signal (SIGSYS) instead of
+	// returning; 0 otherwise. ip is unknown (0) then.
+	Signal        int32 `protobuf:"varint,11,opt,name=signal,proto3" json:"signal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -966,6 +994,20 @@ func (x *DeniedCall) GetArch() uint32 {
 	return 0
 }
 
+func (x *DeniedCall) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *DeniedCall) GetSignal() int32 {
+	if x != nil {
+		return x.Signal
+	}
+	return 0
+}
+
 type SnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	WatchId       string                 `protobuf:"bytes,1,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
@@ -1012,10 +1054,15 @@ func (x *SnapshotRequest) GetWatchId() string {
 
 type SnapshotResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Events delivered and lost since the watch began.
-	Events        uint64           `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
-	Lost          uint64           `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"`
-	Recorded      []*RecordedCalls `protobuf:"bytes,3,rep,name=recorded,proto3" json:"recorded,omitempty"`
+	// Events delivered and lost since the watch began. Delivered counts every
+	// message of the stream but Ready and Lost, those that happened before the
+	// snapshot was asked for included: a reader that has seen this many has
+	// seen them all.
+	Events   uint64           `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
+	Lost     uint64           `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	Recorded []*RecordedCalls `protobuf:"bytes,3,rep,name=recorded,proto3" json:"recorded,omitempty"`
+	// Refused calls with their counts since the watch began.
+	Denied        []*DeniedCall `protobuf:"bytes,4,rep,name=denied,proto3" json:"denied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1067,6 +1114,13 @@ func (x *SnapshotResponse) GetLost() uint64 {
 func (x *SnapshotResponse) GetRecorded() []*RecordedCalls {
 	if x != nil {
 		return x.Recorded
+	}
+	return nil
+}
+
+func (x *SnapshotResponse) GetDenied() []*DeniedCall {
+	if x != nil {
+		return x.Denied
 	}
 	return nil
 }
@@ -1171,7 +1225,7 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\x04lost\x18\x05 \x01(\v2\x10.confine.v1.LostH\x00R\x04lost\x120\n" +
 	"\x06denied\x18\x06 \x01(\v2\x16.confine.v1.DeniedCallH\x00R\x06deniedB\a\n" +
 	"\x05event\"\a\n" +
-	"\x05Ready\"\xac\x01\n" +
+	"\x05Ready\"\xe6\x01\n" +
 	"\x04Exec\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x04R\x04time\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x12\n" +
@@ -1179,7 +1233,9 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\x04path\x18\x04 \x01(\tR\x04path\x12\x1a\n" +
 	"\bfilename\x18\x05 \x01(\tR\bfilename\x12\x12\n" +
 	"\x04comm\x18\x06 \x01(\tR\x04comm\x12&\n" +
-	"\x04file\x18\a \x01(\v2\x12.confine.v1.FileIdR\x04file\"k\n" +
+	"\x04file\x18\a \x01(\v2\x12.confine.v1.FileIdR\x04file\x12 \n" +
+	"\vinterpreter\x18\b \x01(\tR\vinterpreter\x12\x16\n" +
+	"\x06nested\x18\t \x03(\tR\x06nested\"k\n" +
 	"\aMapping\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x04R\x04time\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x12\n" +
@@ -1194,7 +1250,7 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\x06status\x18\x03 \x01(\x05R\x06status\"4\n" +
 	"\x04Lost\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc2\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xf0\x01\n" +
 	"\n" +
 	"DeniedCall\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x04R\x04time\x12\x10\n" +
@@ -1205,13 +1261,17 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\x06object\x18\x06 \x01(\tR\x06object\x12\x16\n" +
 	"\x06offset\x18\a \x01(\x04R\x06offset\x12\x10\n" +
 	"\x03ret\x18\b \x01(\x03R\x03ret\x12\x12\n" +
-	"\x04arch\x18\t \x01(\rR\x04arch\",\n" +
+	"\x04arch\x18\t \x01(\rR\x04arch\x12\x14\n" +
+	"\x05count\x18\n" +
+	" \x01(\x04R\x05count\x12\x16\n" +
+	"\x06signal\x18\v \x01(\x05R\x06signal\",\n" +
 	"\x0fSnapshotRequest\x12\x19\n" +
-	"\bwatch_id\x18\x01 \x01(\tR\awatchId\"u\n" +
+	"\bwatch_id\x18\x01 \x01(\tR\awatchId\"\xa5\x01\n" +
 	"\x10SnapshotResponse\x12\x16\n" +
 	"\x06events\x18\x01 \x01(\x04R\x06events\x12\x12\n" +
 	"\x04lost\x18\x02 \x01(\x04R\x04lost\x125\n" +
-	"\brecorded\x18\x03 \x03(\v2\x19.confine.v1.RecordedCallsR\brecorded\"Z\n" +
+	"\brecorded\x18\x03 \x03(\v2\x19.confine.v1.RecordedCallsR\brecorded\x12.\n" +
+	"\x06denied\x18\x04 \x03(\v2\x16.confine.v1.DeniedCallR\x06denied\"Z\n" +
 	"\rRecordedCalls\x12\x18\n" +
 	"\aprocess\x18\x01 \x01(\tR\aprocess\x12\x10\n" +
 	"\x03nrs\x18\x02 \x03(\x05R\x03nrs\x12\x1d\n" +
@@ -1265,17 +1325,18 @@ var file_confine_v1_monitor_proto_depIdxs = []int32{
 	9,  // 8: confine.v1.Exec.file:type_name -> confine.v1.FileId
 	9,  // 9: confine.v1.Mapping.file:type_name -> confine.v1.FileId
 	15, // 10: confine.v1.SnapshotResponse.recorded:type_name -> confine.v1.RecordedCalls
-	0,  // 11: confine.v1.MonitorService.Describe:input_type -> confine.v1.DescribeRequest
-	3,  // 12: confine.v1.MonitorService.Watch:input_type -> confine.v1.WatchRequest
-	13, // 13: confine.v1.MonitorService.Snapshot:input_type -> confine.v1.SnapshotRequest
-	1,  // 14: confine.v1.MonitorService.Describe:output_type -> confine.v1.DescribeResponse
-	5,  // 15: confine.v1.MonitorService.Watch:output_type -> confine.v1.WatchResponse
-	14, // 16: confine.v1.MonitorService.Snapshot:output_type -> confine.v1.SnapshotResponse
-	14, // [14:17] is the sub-list for method output_type
-	11, // [11:14] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	12, // 11: confine.v1.SnapshotResponse.denied:type_name -> confine.v1.DeniedCall
+	0,  // 12: confine.v1.MonitorService.Describe:input_type -> confine.v1.DescribeRequest
+	3,  // 13: confine.v1.MonitorService.Watch:input_type -> confine.v1.WatchRequest
+	13, // 14: confine.v1.MonitorService.Snapshot:input_type -> confine.v1.SnapshotRequest
+	1,  // 15: confine.v1.MonitorService.Describe:output_type -> confine.v1.DescribeResponse
+	5,  // 16: confine.v1.MonitorService.Watch:output_type -> confine.v1.WatchResponse
+	14, // 17: confine.v1.MonitorService.Snapshot:output_type -> confine.v1.SnapshotResponse
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_monitor_proto_init() }

@@ -1,0 +1,161 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	goplugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+// Monitor is what a backend implements. Methods are called concurrently, and
+// several watches run at once.
+type Monitor interface {
+	// Describe says what the backend can see on this host. An error says why
+	// it can't work here and what to do about it.
+	Describe(ctx context.Context) (*confinev1.DescribeResponse, error)
+	// Watch reports what happens in scope to sink until ctx ends, and returns
+	// nil then. It calls sink.Ready once, as soon as everything that happens
+	// from then on is seen or counted as lost. watchID is unique among the
+	// watches that run.
+	Watch(ctx context.Context, watchID string, scope *confinev1.Scope, sink *Sink) error
+	// Snapshot returns what Watch has recorded so far. Events that happened
+	// before the call have gone to the sink when it returns. Events is filled
+	// in by the caller; Lost needs to hold only what the backend itself lost
+	// and didn't tell the sink.
+	Snapshot(ctx context.Context, watchID string) (*confinev1.SnapshotResponse, error)
+}
+
+// ErrUnknownWatch is returned by a Monitor's Snapshot for a watch that doesn't
+// run; it becomes codes.NotFound for the host.
+var ErrUnknownWatch = errors.New("no such watch")
+
+// ErrInvalidScope is returned (wrapped) by a Monitor's Watch for a scope that
+// it can't watch; it becomes codes.InvalidArgument for the host.
+var ErrInvalidScope = errors.New("invalid scope")
+
+// Serve runs a backend until its host is done with it. It is the whole main
+// of a plugin.
+func Serve(impl Monitor) {
+	goplugin.Serve(&goplugin.ServeConfig{
+		HandshakeConfig:  handshake(),
+		VersionedPlugins: versions(NewServer(impl)),
+		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
+			return grpc.NewServer(opts...)
+		},
+	})
+}
+
+// NewServer returns the gRPC service for a backend: what Serve serves, for
+// tests and for a monitor in the agent's own process.
+func NewServer(impl Monitor) confinev1.MonitorServiceServer {
+	return &server{impl: impl, sinks: make(map[string]*Sink)}
+}
+
+// server translates between the service and a Monitor.
+type server struct {
+	confinev1.UnimplementedMonitorServiceServer
+	impl Monitor
+
+	mu    sync.Mutex
+	sinks map[string]*Sink // by watch id
+}
+
+func (s *server) Describe(ctx context.Context, _ *confinev1.DescribeRequest) (*confinev1.DescribeResponse, error) {
+	d, err := s.impl.Describe(ctx)
+	if err != nil {
+		return nil, toStatus(err, codes.FailedPrecondition)
+	}
+	return d, nil
+}
+
+func (s *server) Watch(req *confinev1.WatchRequest, stream grpc.ServerStreamingServer[confinev1.WatchResponse]) error {
+	if req.GetWatchId() == "" {
+		return status.Error(codes.InvalidArgument, "watch: no watch_id given")
+	}
+	if req.GetScope() == nil {
+		return status.Error(codes.InvalidArgument, "watch: no scope given")
+	}
+	sink := newSink()
+	if err := s.add(req.GetWatchId(), sink); err != nil {
+		return err
+	}
+	defer s.remove(req.GetWatchId())
+
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	watched := make(chan error, 1)
+	go func() {
+		err := s.impl.Watch(ctx, req.GetWatchId(), req.GetScope(), sink)
+		sink.close()
+		watched <- err
+	}()
+	sent := sink.deliver(ctx, stream.Send)
+	cancel()
+	err := <-watched
+	switch {
+	case stream.Context().Err() != nil:
+		return status.FromContextError(stream.Context().Err()).Err()
+	case err != nil:
+		return toStatus(err, codes.Internal)
+	case sent != nil:
+		return sent
+	}
+	return status.Error(codes.Aborted, "watch: the monitor stopped before it was asked to")
+}
+
+func (s *server) Snapshot(ctx context.Context, req *confinev1.SnapshotRequest) (*confinev1.SnapshotResponse, error) {
+	s.mu.Lock()
+	sink := s.sinks[req.GetWatchId()]
+	s.mu.Unlock()
+	if sink == nil {
+		return nil, status.Errorf(codes.NotFound, "snapshot: no watch %q runs", req.GetWatchId())
+	}
+	snap, err := s.impl.Snapshot(ctx, req.GetWatchId())
+	if err != nil {
+		return nil, toStatus(err, codes.Internal)
+	}
+	sent, lost := sink.counts()
+	snap.Events = sent
+	snap.Lost += lost
+	return snap, nil
+}
+
+func (s *server) add(id string, sink *Sink) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sinks[id] != nil {
+		return status.Errorf(codes.AlreadyExists, "watch: a watch %q runs already", id)
+	}
+	s.sinks[id] = sink
+	return nil
+}
+
+func (s *server) remove(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sinks, id)
+}
+
+// toStatus gives an error the code that its sentinel stands for, and otherwise
+// code.
+func toStatus(err error, code codes.Code) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	switch {
+	case errors.Is(err, ErrUnknownWatch):
+		code = codes.NotFound
+	case errors.Is(err, ErrInvalidScope):
+		code = codes.InvalidArgument
+	case errors.Is(err, context.Canceled):
+		code = codes.Canceled
+	}
+	return status.Error(code, fmt.Sprint(err))
+}
