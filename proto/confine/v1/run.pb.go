@@ -61,7 +61,11 @@ type RunSpec struct {
 	// Programs or modules inside the container that count as entry points too.
 	Load []string `protobuf:"bytes,15,rep,name=load,proto3" json:"load,omitempty"`
 	// Snapshotter; containerd's default when empty.
-	Snapshotter   string `protobuf:"bytes,16,opt,name=snapshotter,proto3" json:"snapshotter,omitempty"`
+	Snapshotter string `protobuf:"bytes,16,opt,name=snapshotter,proto3" json:"snapshotter,omitempty"`
+	// Whether the container runs without no_new_privileges, as Docker and
+	// Kubernetes do unless told otherwise; then the runtime loads the filter
+	// earlier and the floor is wider. no_new_privs set to true wins.
+	AllowNewPrivs bool `protobuf:"varint,17,opt,name=allow_new_privs,json=allowNewPrivs,proto3" json:"allow_new_privs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -206,6 +210,13 @@ func (x *RunSpec) GetSnapshotter() string {
 		return x.Snapshotter
 	}
 	return ""
+}
+
+func (x *RunSpec) GetAllowNewPrivs() bool {
+	if x != nil {
+		return x.AllowNewPrivs
+	}
+	return false
 }
 
 // ImageInfo is what the agent learned about the image or the container.
@@ -746,7 +757,7 @@ var File_confine_v1_run_proto protoreflect.FileDescriptor
 const file_confine_v1_run_proto_rawDesc = "" +
 	"\n" +
 	"\x14confine/v1/run.proto\x12\n" +
-	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x1egoogle/protobuf/duration.proto\"\xdc\x03\n" +
+	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x1egoogle/protobuf/duration.proto\"\x84\x04\n" +
 	"\aRunSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x1c\n" +
@@ -765,7 +776,8 @@ const file_confine_v1_run_proto_rawDesc = "" +
 	"noNewPrivs\x12\x19\n" +
 	"\bno_cache\x18\x0e \x01(\bR\anoCache\x12\x12\n" +
 	"\x04load\x18\x0f \x03(\tR\x04load\x12 \n" +
-	"\vsnapshotter\x18\x10 \x01(\tR\vsnapshotter\"\x9a\x02\n" +
+	"\vsnapshotter\x18\x10 \x01(\tR\vsnapshotter\x12&\n" +
+	"\x0fallow_new_privs\x18\x11 \x01(\bR\rallowNewPrivs\"\x9a\x02\n" +
 	"\tImageInfo\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1a\n" +

@@ -1,0 +1,118 @@
+package agent
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/confinehq/confine/internal/agent/observe"
+	"github.com/confinehq/confine/internal/agent/runner"
+	"github.com/confinehq/confine/pkg/syscalls"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+// observation puts together what the server gets of the first run.
+func (r *run) observation(image *runner.Image, seen *observed) *confinev1.Observation {
+	o := &confinev1.Observation{
+		Image:   imageInfo(image, seen),
+		Run:     runInfo(seen),
+		Files:   seen.files,
+		Monitor: seen.monitor,
+	}
+	floorInfo, missing := r.floor(seen)
+	o.Runtime = floorInfo
+	o.Incomplete = append(seen.incomplete, missing...)
+	return o
+}
+
+func imageInfo(image *runner.Image, seen *observed) *confinev1.ImageInfo {
+	info := &confinev1.ImageInfo{ContainerId: seen.container, Platform: platform()}
+	if p := seen.spec.Process; p != nil {
+		info.Args, info.Env, info.WorkingDir = p.Args, p.Env, p.Cwd
+		info.User = strconv.Itoa(int(p.User.UID)) + ":" + strconv.Itoa(int(p.User.GID))
+	}
+	if image == nil {
+		return info
+	}
+	info.Image, info.Digest, info.Platform = image.Name, image.Digest, image.Platform
+	for port := range image.Config.ExposedPorts {
+		info.ExposedPorts = append(info.ExposedPorts, port)
+	}
+	slices.Sort(info.ExposedPorts)
+	info.Healthcheck = image.Config.Healthcheck.Args()
+	return info
+}
+
+func runInfo(seen *observed) *confinev1.Run {
+	run := &confinev1.Run{
+		Events: uint32(min(seen.snapshot.GetEvents(), 1<<32-1)), Lost: uint32(min(seen.snapshot.GetLost(), 1<<32-1)),
+		SettledBy: seen.outcome.Text, Seconds: seen.seconds, ExitCode: seen.exitCode,
+	}
+	for _, rec := range seen.snapshot.GetRecorded() {
+		run.Recorded = append(run.Recorded, &confinev1.Recorded{
+			Path:     rec.GetProcess(),
+			Syscalls: callNames(nativeArch(), rec.GetNrs()),
+			Compat:   callNames(syscalls.I386, rec.GetCompatNrs()),
+		})
+	}
+	if seen.exitCode != nil && *seen.exitCode != 0 {
+		run.Output = seen.output
+	}
+	return run
+}
+
+// nativeArch is the table of this machine's own calls.
+func nativeArch() syscalls.Arch {
+	arch, _ := syscalls.ForPlatform(platform())
+	return arch
+}
+
+func callName(arch syscalls.Arch, nr int32) string {
+	if name, ok := syscalls.Name(arch, int(nr)); ok {
+		return name
+	}
+	return "syscall_" + strconv.Itoa(int(nr))
+}
+
+func callNames(arch syscalls.Arch, nrs []int32) []string {
+	var names []string
+	for _, nr := range nrs {
+		names = append(names, callName(arch, nr))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// deniedCalls is what the filter refused, the same call of the same program
+// counted together.
+func deniedCalls(c *observe.Collector) []*confinev1.Denied {
+	calls, counts := c.Refused()
+	var out []*confinev1.Denied
+	for i, d := range calls {
+		arch := nativeArch()
+		if compat(d.GetArch()) {
+			arch = syscalls.I386
+		}
+		caller := ""
+		if d.GetObject() != "" {
+			caller = d.GetObject() + "+0x" + strconv.FormatUint(d.GetOffset(), 16)
+		}
+		out = append(out, &confinev1.Denied{
+			Name: callName(arch, d.GetNr()), Nr: d.GetNr(), Process: d.GetProcess(), Caller: caller,
+			Count: counts[i], Pid: d.GetPid(),
+		})
+	}
+	slices.SortStableFunc(out, func(a, b *confinev1.Denied) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// compat reports whether an AUDIT_ARCH value is the 32-bit table on a 64-bit
+// machine.
+func compat(arch uint32) bool {
+	const (
+		audit64    = 0x80000000 // __AUDIT_ARCH_64BIT
+		auditI386  = 0x40000003
+		machine386 = 3
+	)
+	return arch != 0 && arch&audit64 == 0 && (arch == auditI386 || arch&0xffff == machine386)
+}

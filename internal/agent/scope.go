@@ -1,0 +1,66 @@
+package agent
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+// cgroupMounts are where a cgroup v2 hierarchy is mounted: alone, or beside
+// version 1.
+func cgroupMounts() []string { return []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} }
+
+// scopeOf selects the processes of a container by everything that tells them
+// from others. What the container shares with the node is left out.
+func scopeOf(pid int, containerID string) *confinev1.Scope {
+	s := &confinev1.Scope{Pid: int32(pid), ContainerId: containerID}
+	s.CgroupId = cgroupID(pid)
+	if ns := namespaceInode(pid, "mnt"); ns != namespaceInode(os.Getpid(), "mnt") && ns != namespaceInode(1, "mnt") {
+		s.MountNamespace = ns
+	}
+	if ns := namespaceInode(pid, "pid"); ns != namespaceInode(os.Getpid(), "pid") && ns != namespaceInode(1, "pid") {
+		s.PidNamespace = ns
+	}
+	return s
+}
+
+// cgroupID returns the inode of the process's cgroup v2 folder, 0 when it has
+// none or shares the hierarchy's root with the node.
+func cgroupID(pid int) uint64 {
+	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		path, ok := strings.CutPrefix(s.Text(), "0::")
+		if !ok || path == "/" || strings.Contains(path, "..") {
+			continue
+		}
+		for _, mount := range cgroupMounts() {
+			var st unix.Stat_t
+			var fs unix.Statfs_t
+			dir := filepath.Join(mount, path)
+			if unix.Statfs(dir, &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC || unix.Stat(dir, &st) != nil {
+				continue
+			}
+			return st.Ino
+		}
+	}
+	return 0
+}
+
+// namespaceInode returns the inode of a namespace, 0 when it cannot be read.
+func namespaceInode(pid int, kind string) uint64 {
+	var st unix.Stat_t
+	if unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/"+kind, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}

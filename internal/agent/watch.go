@@ -1,0 +1,313 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc/codes"
+
+	"github.com/confinehq/confine/internal/agent/fault"
+	"github.com/confinehq/confine/internal/agent/netns"
+	"github.com/confinehq/confine/internal/agent/observe"
+	"github.com/confinehq/confine/internal/agent/runner"
+	"github.com/confinehq/confine/internal/agent/settle"
+	"github.com/confinehq/confine/pkg/monitor"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+// Defaults of a run.
+const (
+	defaultLimit = 60 * time.Second
+	defaultQuiet = 2 * time.Second
+	// drainTime bounds reading the last events after a container's end.
+	drainTime = 20 * time.Second
+)
+
+// attempt is one container of a run.
+type attempt struct {
+	// stage is what people see, "run" or "prove".
+	stage string
+	// suffix tells the containers of a run apart.
+	suffix  string
+	seccomp *specs.LinuxSeccomp
+}
+
+// observed is what one watched container did.
+type observed struct {
+	outcome settle.Outcome
+	// exitCode is set when the first process ended by itself.
+	exitCode *int32
+	// killed is true when the container did not end after its stop signal.
+	killed     bool
+	output     []string
+	workload   []string // last lines of the workload's output
+	files      []*confinev1.FileSeen
+	incomplete []*confinev1.Incomplete
+	denied     []*confinev1.Denied
+	snapshot   *confinev1.SnapshotResponse
+	monitor    string
+	seconds    float64
+	spec       *specs.Spec
+	container  string
+	runtime    runtimeInfo
+}
+
+// watched is a watch with its collector.
+type watched struct {
+	watch     *monitor.Watch
+	collector *observe.Collector
+	// drained is closed when every event has been taken.
+	drained chan struct{}
+}
+
+// watchScope begins to watch; everything that happens in the scope afterwards
+// is collected.
+func (r *run) watchScope(ctx context.Context, scope *confinev1.Scope, root *heldRoot) (*watched, error) {
+	client, err := r.agent.monitors.get(ctx, r.spec.GetMonitor())
+	if err != nil {
+		return nil, err
+	}
+	w := &watched{collector: observe.New(ctx, root), drained: make(chan struct{})}
+	// The watch outlives ctx: it is stopped in order.
+	w.watch, err = client.Watch(context.WithoutCancel(ctx), scope)
+	if err != nil {
+		if client.Err() != nil {
+			return nil, &errMonitorDied{err}
+		}
+		return nil, fault.New(codes.FailedPrecondition, "watch the container: %w", err)
+	}
+	go func() {
+		defer close(w.drained)
+		for ev := range w.watch.Events() {
+			w.collector.Handle(ev)
+		}
+	}()
+	return w, nil
+}
+
+// stop takes the last events and returns the final counters.
+func (w *watched) stop(ctx context.Context) (*confinev1.SnapshotResponse, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	snap, err := w.watch.Stop(ctx)
+	<-w.drained
+	if err != nil {
+		return nil, &errMonitorDied{err}
+	}
+	return snap, nil
+}
+
+// abandon ends a watch whose result nobody wants.
+func (w *watched) abandon() {
+	w.watch.Cancel()
+	<-w.drained
+	w.collector.Finish()
+}
+
+// watchImage runs a container of the image from before its first instruction
+// to its end. The root is the caller's to close. The container's snapshot
+// stays until the run is removed.
+func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (_ *observed, _ *heldRoot, err error) {
+	began := time.Now()
+	r.progress(at.stage, false, 0, 0, "create container")
+	c, err := r.agent.runner.Create(ctx, runner.Spec{
+		RunID: r.id, Suffix: at.suffix, Namespace: r.spec.GetNamespace(), Image: image,
+		Args: r.spec.GetArgs(), Env: r.spec.GetEnv(), Mounts: r.spec.GetMounts(), User: r.spec.GetUser(),
+		NewPrivileges: r.newPrivileges(), Seccomp: at.seccomp,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer c.Close()
+	defer func() {
+		if err != nil {
+			c.Kill()
+		}
+	}()
+	root, err := holdRoot(c.PID())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			root.Close()
+		}
+	}()
+	seen := &observed{spec: c.Spec, container: c.ID, monitor: r.monitorName()}
+	if seen.runtime, err = r.runtimeOf(ctx, c.PID()); err != nil {
+		return nil, nil, err
+	}
+	w, err := r.watchScope(ctx, scopeOf(c.PID(), c.ID), root)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := r.drive(ctx, c, image, w, at, seen); err != nil {
+		w.abandon()
+		return nil, nil, err
+	}
+	if seen.snapshot, err = w.stop(ctx); err != nil {
+		w.collector.Finish()
+		return nil, nil, err
+	}
+	r.finish(seen, w, root)
+	seen.output = c.Output.Lines()
+	seen.seconds = time.Since(began).Seconds()
+	c.DeleteTask(ctx)
+	return seen, root, nil
+}
+
+// finish takes what the collector has.
+func (r *run) finish(seen *observed, w *watched, root *heldRoot) {
+	seen.files, seen.incomplete = w.collector.Finish()
+	seen.denied = deniedCalls(w.collector)
+	lost := max(seen.snapshot.GetLost(), w.collector.Lost())
+	seen.snapshot.Lost = lost
+	if lost > 0 {
+		seen.incomplete = append(seen.incomplete, &confinev1.Incomplete{
+			Kind: "lost-events", Detail: fmt.Sprintf("the monitor lost %d events; run it again on a less busy node", lost),
+		})
+	}
+	if seen.outcome.WorkloadErr != nil {
+		seen.incomplete = append(seen.incomplete, &confinev1.Incomplete{
+			Kind: "workload-failed", Detail: seen.outcome.WorkloadErr.Error(),
+		})
+	}
+}
+
+// drive starts the container, lets it settle, and stops it.
+func (r *run) drive(ctx context.Context, c *runner.Container, image *runner.Image, w *watched, at attempt, seen *observed) error {
+	// A monitor that dies ends the settling.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-w.watch.Done():
+			cancel(&errMonitorDied{w.watch.Err()})
+		case <-ctx.Done():
+		}
+	}()
+	if err := c.Start(ctx, image); err != nil {
+		return cause(ctx, err)
+	}
+	r.progress(at.stage, at.stage == "run", 0, 0, "%s", c.ID)
+	settleStage := at.stage
+	if at.stage == "run" {
+		settleStage = "settle"
+	}
+	finished := r.report(ctx, settleStage, w.collector)
+	outcome, err := r.settle(ctx, c, image, w, seen)
+	finished()
+	if err != nil {
+		return cause(ctx, err)
+	}
+	seen.outcome = outcome
+	if outcome.Kind == settle.Exited {
+		exit := c.Exit()
+		if exit.Err != nil {
+			return exit.Err
+		}
+		code := int32(exit.Code)
+		seen.exitCode = &code
+	} else if seen.killed, err = c.Stop(ctx, image.StopSignal(), stopGrace); err != nil {
+		return cause(ctx, err)
+	}
+	if err := c.Exit().Err; err != nil {
+		return err
+	}
+	files, programs := w.collector.Counts()
+	if at.stage == "run" {
+		r.progress(settleStage, true, files, 0, "%s: %d files, %d programs", outcome.Text, files, programs)
+	}
+	return cause(ctx, nil)
+}
+
+// cause returns the reason for which ctx was cancelled instead of err.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// report says every second how far the settling is, until the returned
+// function is called.
+func (r *run) report(ctx context.Context, stage string, c *observe.Collector) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		for {
+			files, programs := c.Counts()
+			r.progress(stage, false, files, 0, "%d files, %d programs", files, programs)
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// settle waits until the container has shown what it does.
+func (r *run) settle(ctx context.Context, c *runner.Container, image *runner.Image, w *watched, seen *observed) (settle.Outcome, error) {
+	ns, err := netns.Of(c.PID())
+	if err != nil {
+		// It has ended already.
+		<-c.Exited()
+		return settle.Outcome{Kind: settle.Exited, Text: string(settle.Exited)}, nil
+	}
+	defer ns.Close()
+	target := settle.Container{
+		PID: c.PID(), Net: ns, Ports: image.Config.TCPPorts(), Exited: c.Exited(), LastNew: w.collector.LastNew,
+	}
+	if args := image.Config.Healthcheck.Args(); args != nil {
+		target.Health, target.HealthInterval = health(c, image.Config.Healthcheck, args)
+	}
+	if argv := r.spec.GetWorkload(); len(argv) > 0 {
+		target.Workload = func(ctx context.Context) error {
+			out, err := runWorkload(ctx, ns, argv, c.ID, c.PID())
+			seen.workload = out
+			return err
+		}
+	}
+	return settle.Wait(ctx, target, r.times())
+}
+
+func (r *run) times() settle.Times {
+	t := settle.Times{Limit: defaultLimit, Quiet: defaultQuiet}
+	if d := r.spec.GetTimeout(); d != nil && d.AsDuration() > 0 {
+		t.Limit = d.AsDuration()
+	}
+	if d := r.spec.GetQuiet(); d != nil && d.AsDuration() > 0 {
+		t.Quiet = d.AsDuration()
+	}
+	return t
+}
+
+// health returns the check and how often to make it.
+func health(c *runner.Container, h *runner.Healthcheck, args []string) (func(context.Context) error, time.Duration) {
+	interval := h.StartInterval
+	if interval <= 0 {
+		interval = time.Second
+	}
+	timeout := h.Timeout
+	if timeout <= 0 {
+		timeout = 30 * time.Second // Docker's default
+	}
+	n := 0
+	return func(ctx context.Context) error {
+		n++
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		code, err := c.Exec(ctx, fmt.Sprintf("health-%d", n), args)
+		if err == nil && code != 0 {
+			err = fmt.Errorf("healthcheck ended with status %d", code)
+		}
+		return err
+	}, min(interval, 5*time.Second)
+}
