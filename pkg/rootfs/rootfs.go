@@ -8,15 +8,20 @@ package rootfs
 
 import (
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 )
 
+// ErrNotRegular is what Open and Digest return for something that exists and
+// isn't a regular file.
+var ErrNotRegular = errors.New("not a regular file")
+
 // Kind says what a path is.
 type Kind uint8
 
-// Kinds of path. Other covers devices, sockets and FIFOs, which nothing here
-// ever opens.
+// Kinds of path. Other covers devices, sockets and FIFOs, and the files of
+// kernel file systems such as /proc, which nothing here ever opens.
 const (
 	KindFile Kind = iota + 1
 	KindDir
@@ -44,7 +49,8 @@ type File interface {
 }
 
 // Root is a container's file system. Methods are safe for concurrent use.
-// A path that doesn't exist is fs.ErrNotExist; a loop of links, a path that
+// A relative path starts at the root. A path that doesn't exist, or "", is
+// fs.ErrNotExist; a loop of links, a path that
 // runs through a file, or a name that is too long is also an error, never a
 // panic or an endless walk.
 type Root interface {
