@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/confinehq/confine/internal/term"
+	"github.com/confinehq/confine/pkg/analysis"
+	"github.com/confinehq/confine/pkg/syscalls"
+)
+
+// analysisDocument is what 'analyze -o json' prints: a contract with users,
+// with the names that results of the server have, too. No list is null.
+type analysisDocument struct {
+	Platform    string           `json:"platform"`
+	Entrypoints []string         `json:"entrypoints"`
+	Objects     []objectDocument `json:"objects"`
+	Syscalls    []callDocument   `json:"syscalls"`
+	Incomplete  []issueDocument  `json:"incomplete"`
+	Notes       []issueDocument  `json:"notes"`
+}
+
+type objectDocument struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+	Origin string `json:"origin"`
+	Cached bool   `json:"cached"`
+	// Size in bytes.
+	Size int64 `json:"size"`
+}
+
+type callDocument struct {
+	Name    string           `json:"name"`
+	Nr      int              `json:"nr"`
+	Args    []argDocument    `json:"args"`
+	Reasons []reasonDocument `json:"reasons"`
+}
+
+type argDocument struct {
+	Index    uint   `json:"index"`
+	Op       string `json:"op"`
+	Value    uint64 `json:"value"`
+	ValueTwo uint64 `json:"value_two"`
+}
+
+type reasonDocument struct {
+	Kind   string          `json:"kind"`
+	Chain  []frameDocument `json:"chain"`
+	Detail string          `json:"detail"`
+}
+
+type frameDocument struct {
+	Object  string `json:"object"`
+	Symbol  string `json:"symbol"`
+	Address uint64 `json:"address"`
+	Edge    string `json:"edge"`
+}
+
+type issueDocument struct {
+	Kind   string `json:"kind"`
+	Object string `json:"object"`
+	Detail string `json:"detail"`
+}
+
+func analysisDocumentOf(r *analysis.Result) analysisDocument {
+	d := analysisDocument{
+		Platform:    r.Platform,
+		Entrypoints: append([]string{}, r.Entrypoints...),
+		Objects:     []objectDocument{},
+		Syscalls:    []callDocument{},
+		Incomplete:  issueDocuments(r.Incomplete),
+		Notes:       issueDocuments(r.Notes),
+	}
+	for _, o := range r.Objects {
+		d.Objects = append(d.Objects, objectDocument{o.Path, o.SHA256, string(o.Origin), o.Cached, o.Size})
+	}
+	for _, s := range r.Syscalls {
+		d.Syscalls = append(d.Syscalls, callDocumentOf(s))
+	}
+	return d
+}
+
+func callDocumentOf(s analysis.Syscall) callDocument {
+	c := callDocument{Name: s.Name, Nr: s.Nr, Args: []argDocument{}, Reasons: []reasonDocument{}}
+	for _, arg := range s.Args {
+		c.Args = append(c.Args, argDocument(arg))
+	}
+	for _, reason := range s.Reasons {
+		doc := reasonDocument{Kind: reason.Kind, Chain: []frameDocument{}, Detail: reason.Detail}
+		for _, f := range reason.Chain {
+			doc.Chain = append(doc.Chain, frameDocument(f))
+		}
+		c.Reasons = append(c.Reasons, doc)
+	}
+	return c
+}
+
+func issueDocuments(list []analysis.Issue) []issueDocument {
+	docs := []issueDocument{}
+	for _, i := range list {
+		docs = append(docs, issueDocument(i))
+	}
+	return docs
+}
+
+func analysisIssue(i analysis.Issue) string {
+	if i.Object == "" {
+		return i.Detail
+	}
+	return i.Object + ": " + i.Detail
+}
+
+// writeAnalysis is the answer for a person: every call with the place that
+// needs it, and a summary below.
+func writeAnalysis(o *term.Output, r *analysis.Result) error {
+	rows := [][]string{{"NR", "CALL", "WHERE"}}
+	for _, s := range r.Syscalls {
+		name := s.Name
+		if len(s.Args) > 0 {
+			name += " (conditions)"
+		}
+		rows = append(rows, []string{fmt.Sprint(s.Nr), name, o.Styles.Dim.Render(origination(s))})
+	}
+	if err := term.Table(o, rows); err != nil {
+		return err
+	}
+	s := summary{o: o, width: o.Width()}
+	fmt.Fprintln(o)
+	total := ""
+	if arch, ok := syscalls.ForPlatform(r.Platform); ok {
+		total = fmt.Sprintf(" of the %d that the kernel has", syscalls.Count(arch))
+	}
+	s.row("calls", fmt.Sprintf("%s allowed%s (%s)", o.Styles.Title.Render(fmt.Sprint(len(r.Syscalls))), total, r.Platform))
+	s.row("programs", fmt.Sprintf("%d: %s", len(r.Entrypoints), listed(r.Entrypoints)))
+	cached := 0
+	for _, object := range r.Objects {
+		if object.Cached {
+			cached++
+		}
+	}
+	s.row("objects", fmt.Sprintf("%d ELF files, %d known from earlier", len(r.Objects), cached))
+	s.analysisIssues("incomplete", o.Styles.Warn.Render, r.Incomplete)
+	s.analysisIssues("notes", o.Styles.Dim.Render, r.Notes)
+	return nil
+}
+
+// origination is the shortest reason in a few words.
+func origination(s analysis.Syscall) string {
+	if len(s.Reasons) == 0 {
+		return ""
+	}
+	reason := s.Reasons[0]
+	if len(reason.Chain) == 0 {
+		return strings.TrimSpace(reason.Kind + " " + reason.Detail)
+	}
+	last := reason.Chain[len(reason.Chain)-1]
+	name := first(last.Symbol, fmt.Sprintf("+0x%x", last.Address))
+	return name + " in " + last.Object
+}
+
+func (s summary) analysisIssues(label string, style func(...string) string, list []analysis.Issue) {
+	if len(list) == 0 && label == "incomplete" {
+		s.row(label, "nothing")
+	}
+	for i, issue := range list {
+		if i == mostListed {
+			s.row("", fmt.Sprintf("and %d more, see -o json", len(list)-i))
+			return
+		}
+		s.row(label, style(issue.Kind)+" "+analysisIssue(issue))
+		label = ""
+	}
+}

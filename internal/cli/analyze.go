@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/confinehq/confine/internal/factsdir"
+	"github.com/confinehq/confine/internal/term"
+	"github.com/confinehq/confine/pkg/analysis"
+	"github.com/confinehq/confine/pkg/rootfs"
+)
+
+type analyzeOptions struct {
+	entrypoints []string
+	load        []string
+	noFollow    bool
+	noCache     bool
+	file        string
+}
+
+func newAnalyze(a *app) *cobra.Command {
+	var o analyzeOptions
+	formats := []string{"text", "json", "oci"}
+	cmd := &cobra.Command{
+		Use:   "analyze ROOT --entrypoint PATH...",
+		Short: "Find the system calls of programs in a folder, without running them",
+		Long: `analyze reads the programs of a root file system in a folder, with everything
+that they load and execute, and finds every system call that their code can
+reach. It needs no server and runs nothing.
+
+Exit code 3 says that something could not be resolved; the answer lists it.`,
+		Example: `  confinectl analyze / --entrypoint /usr/sbin/nginx
+  confinectl analyze ./rootfs --entrypoint /usr/bin/redis-server --no-follow -o json`,
+		Args: exactArgs("ROOT"),
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&o.entrypoints, "entrypoint", nil, "program inside ROOT; repeatable")
+	f.StringArrayVar(&o.load, "load", nil, "module or plugin inside ROOT that the programs load at run time; repeatable")
+	f.BoolVar(&o.noFollow, "no-follow", false, "don't add programs that the named ones execute")
+	f.BoolVar(&o.noCache, "no-cache", false, "compute everything anew")
+	f.StringVarP(&o.file, "output-file", "f", "", "write the answer to this file")
+	output := outputFlag(cmd, formats...)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkOutput(cmd, *output, formats...); err != nil {
+			return err
+		}
+		if err := o.check(cmd); err != nil {
+			return err
+		}
+		result, err := a.analyze(cmd.Context(), args[0], o)
+		if err != nil {
+			return err
+		}
+		return a.deliverAnalysis(result, *output, o.file)
+	}
+	return cmd
+}
+
+func (o *analyzeOptions) check(cmd *cobra.Command) error {
+	if len(o.entrypoints) == 0 {
+		return usagef(cmd, "--entrypoint PATH is missing")
+	}
+	for _, p := range append(o.entrypoints, o.load...) {
+		if !strings.HasPrefix(p, "/") {
+			return usagef(cmd, "%q is not an absolute path inside ROOT", p)
+		}
+	}
+	return nil
+}
+
+func (a *app) analyze(ctx context.Context, root string, o analyzeOptions) (*analysis.Result, error) {
+	dir, err := rootfs.NewDir(root)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	req := analysis.Request{Root: dir, Options: analysis.Options{NoFollow: o.noFollow}}
+	for _, p := range o.entrypoints {
+		req.Programs = append(req.Programs, analysis.Program{Path: p, Load: o.load})
+	}
+	if !o.noCache {
+		cache, err := factsdir.Open(a.cacheDir())
+		if err != nil {
+			// An answer without a cache is worth more than none.
+			fmt.Fprintf(a.err, "going on without a cache: %v\n", err)
+		} else {
+			req.Options.Cache = cache
+		}
+	}
+	shown := term.NewStages(a.err, "Analysing "+strings.Join(o.entrypoints, ", ")+" in "+root, []string{"analyse"}, a.quiet || !a.err.Redraw)
+	req.Options.Progress = func(done, total int) {
+		shown.Update(term.Step{Stage: "analyse", Count: uint32(done), Total: uint32(total), Text: "objects"})
+	}
+	result, err := analysis.Analyze(ctx, req)
+	if err == nil {
+		shown.Update(term.Step{Stage: "analyse", Done: true, Text: fmt.Sprintf("%d objects, %d calls", len(result.Objects), len(result.Syscalls))})
+	}
+	shown.Close(err != nil)
+	return result, err
+}
+
+func (a *app) cacheDir() string {
+	base := first(a.Getenv("XDG_CACHE_HOME"), filepath.Join(first(a.Getenv("HOME"), "/var/cache"), ".cache"))
+	return filepath.Join(base, "confine", "facts")
+}
+
+func (a *app) deliverAnalysis(r *analysis.Result, format, file string) error {
+	var text strings.Builder
+	o := a.out
+	if file != "" {
+		o = term.NewOutput(&text, func(string) string { return "" })
+	}
+	var data []byte
+	var err error
+	switch format {
+	case "json":
+		data, err = plainJSON(analysisDocumentOf(r))
+	case "oci":
+		data, err = analysisProfile(r)
+	default:
+		err = writeAnalysis(o, r)
+		data = []byte(text.String())
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case file != "":
+		err = writeFile(file, data)
+	case len(data) > 0:
+		err = write(a.out, data)
+	}
+	if err != nil {
+		return err
+	}
+	if len(r.Incomplete) == 0 {
+		return nil
+	}
+	if format != "text" || file != "" {
+		for _, issue := range r.Incomplete {
+			fmt.Fprintf(a.err, "incomplete: %s: %s\n", issue.Kind, analysisIssue(issue))
+		}
+	}
+	return errIncomplete
+}

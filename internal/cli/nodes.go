@@ -1,0 +1,153 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/confinehq/confine/internal/term"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+func newNodes(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "nodes",
+		Short: "List the machines whose agents joined",
+		Args:  noArgs,
+	}
+	output := outputFlag(cmd, "text", "json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkOutput(cmd, *output, "text", "json"); err != nil {
+			return err
+		}
+		return a.withServer(cmd.Context(), func(c confinev1.OperatorServiceClient) error {
+			list, err := c.ListNodes(cmd.Context(), &confinev1.ListNodesRequest{})
+			if err != nil {
+				return err
+			}
+			if *output == "json" {
+				return writeProto(a.out, list)
+			}
+			return a.writeNodes(list.GetNodes())
+		})
+	}
+	return cmd
+}
+
+func (a *app) writeNodes(nodes []*confinev1.Node) error {
+	if len(nodes) == 0 {
+		fmt.Fprintln(a.err, "no node has joined yet; make a token with 'confinectl token create --role agent'")
+		return nil
+	}
+	rows := [][]string{{"NAME", "STATE", "SEEN", "VERSION", "PLATFORM", "KERNEL", "CONTAINERD", "RUNTIME", "MONITORS"}}
+	for _, n := range nodes {
+		state := a.out.Styles.Bad.Render("away")
+		if n.GetConnected() {
+			state = a.out.Styles.Good.Render("ready")
+		}
+		rows = append(rows, []string{
+			n.GetName(), state, age(n.GetLastSeen()), dash(n.GetVersion()), dash(n.GetPlatform()), dash(n.GetKernel()),
+			dash(n.GetContainerd()), dash(n.GetRuntime()), dash(strings.Join(n.GetMonitors(), ",")),
+		})
+	}
+	return term.Table(a.out, rows)
+}
+
+func newMonitors(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "monitors",
+		Short: "List the monitors that nodes offer",
+		Args:  noArgs,
+	}
+	output := outputFlag(cmd, "text", "json")
+	node := cmd.Flags().String("node", "", "only this node")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkOutput(cmd, *output, "text", "json"); err != nil {
+			return err
+		}
+		return a.withServer(cmd.Context(), func(c confinev1.OperatorServiceClient) error {
+			list, err := c.ListNodes(cmd.Context(), &confinev1.ListNodesRequest{})
+			if err != nil {
+				return err
+			}
+			found, err := monitorsOf(list.GetNodes(), *node)
+			if err != nil {
+				return err
+			}
+			if *output == "json" {
+				data, err := plainJSON(map[string]any{"monitors": found})
+				if err != nil {
+					return err
+				}
+				return write(a.out, data)
+			}
+			return a.writeMonitors(found)
+		})
+	}
+	return cmd
+}
+
+// nodeMonitor is one monitor of one node.
+type nodeMonitor struct {
+	Node      string `json:"node"`
+	Monitor   string `json:"monitor"`
+	Connected bool   `json:"connected"`
+}
+
+func monitorsOf(nodes []*confinev1.Node, only string) ([]nodeMonitor, error) {
+	found, known := []nodeMonitor{}, false
+	for _, n := range nodes {
+		if only != "" && n.GetName() != only {
+			continue
+		}
+		known = true
+		for _, m := range n.GetMonitors() {
+			found = append(found, nodeMonitor{n.GetName(), m, n.GetConnected()})
+		}
+	}
+	if only != "" && !known {
+		return nil, fmt.Errorf("node %q is unknown; 'confinectl nodes' lists those that joined", only)
+	}
+	return found, nil
+}
+
+func (a *app) writeMonitors(found []nodeMonitor) error {
+	if len(found) == 0 {
+		fmt.Fprintln(a.err, "no monitor is known; 'confinectl nodes' lists the nodes that joined")
+		return nil
+	}
+	rows := [][]string{{"NODE", "MONITOR", "STATE"}}
+	for _, m := range found {
+		state := "away"
+		if m.Connected {
+			state = "ready"
+		}
+		rows = append(rows, []string{m.Node, m.Monitor, state})
+	}
+	return term.Table(a.out, rows)
+}
+
+// age is how long ago something was, in one unit.
+func age(t *timestamppb.Timestamp) string {
+	if t == nil || t.AsTime().Unix() <= 0 {
+		return "-"
+	}
+	d := time.Since(t.AsTime())
+	switch {
+	case d < 2*time.Second:
+		return "now"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds ago", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh ago", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd ago", int(d.Hours()/24))
+}
+
+// dash stands for what isn't known.
+func dash(s string) string { return first(s, "-") }
