@@ -1,0 +1,472 @@
+package facts
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/confinehq/confine/pkg/analysis/x86"
+)
+
+// maxWrapperDepth bounds chains of wrappers that pass a number on.
+const maxWrapperDepth = 64
+
+// wrapKey is a value that a function gets from its callers and that is (or
+// points to) a system call number.
+type wrapKey struct {
+	fn    uint32
+	loc   Loc
+	deref bool  // the number is stored behind the pointer in loc
+	off   int64 // bytes behind the pointer
+}
+
+// numbers is what a value means as a system call number.
+type numbers struct {
+	nrs  []int32
+	from []wrapKey // values of the same function's parameters
+	why  string    // why it isn't all known
+}
+
+func (n *numbers) add(m numbers) {
+	n.nrs = append(n.nrs, m.nrs...)
+	n.from = append(n.from, m.from...)
+	if n.why == "" {
+		n.why = m.why
+	}
+}
+
+func unresolved(format string, args ...any) numbers {
+	return numbers{why: fmt.Sprintf(format, args...)}
+}
+
+// interpret tells which numbers a value of function fi can be.
+func (o *Object) interpret(fi uint32, v val, depth int) numbers {
+	if v.top {
+		return unresolved("the number is computed")
+	}
+	var out numbers
+	for _, a := range v.atoms {
+		switch a.kind {
+		case aConst:
+			out.nrs = append(out.nrs, int32(a.off))
+		case aParam:
+			if a.off != 0 {
+				return unresolved("the number is computed from a parameter")
+			}
+			out.from = append(out.from, wrapKey{fn: fi, loc: Loc(a.a)})
+		case aDerefP:
+			out.from = append(out.from, wrapKey{fn: fi, loc: Loc(a.a), deref: true, off: a.off})
+		case aGlobal:
+			out.add(o.global(uint64(a.a), depth, func(f uint32, v val, _ *state) numbers { return o.interpret(f, v, depth+1) }))
+			if b := o.File.Bytes(uint64(a.a), 4); b != nil {
+				out.nrs = append(out.nrs, int32(le32(b)))
+			} else {
+				out.nrs = append(out.nrs, 0)
+			}
+		case aDerefG:
+			out.add(o.global(uint64(a.a), depth, func(f uint32, v val, s *state) numbers {
+				return o.behind(f, v, s, a.off, depth+1)
+			}))
+		default:
+			return unresolved("the number is computed")
+		}
+	}
+	return out
+}
+
+func le32(b []byte) uint32 {
+	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
+}
+
+// behind tells which numbers are stored off bytes behind a pointer that
+// function fi holds in state s.
+func (o *Object) behind(fi uint32, v val, s *state, off int64, depth int) numbers {
+	if v.top || v.bottom() {
+		return unresolved("the number lies behind an unknown pointer")
+	}
+	var out numbers
+	for _, a := range v.atoms {
+		switch a.kind {
+		case aConst:
+			if a.off == 0 {
+				continue // a null pointer is never followed
+			}
+			it := interp{o: o}
+			out.add(o.interpret(fi, it.load(s, constant(a.off+off), 4), depth+1))
+		case aStack:
+			out.add(o.interpret(fi, s.slot(a.off+off), depth+1))
+		case aParam:
+			out.from = append(out.from, wrapKey{fn: fi, loc: Loc(a.a), deref: true, off: a.off + off})
+		default:
+			return unresolved("the number lies behind an unknown pointer")
+		}
+	}
+	return out
+}
+
+// global collects what is stored to a variable: every instruction that names
+// its address is looked at, and the variable's address must never be taken.
+func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *state) numbers) numbers {
+	if depth > 8 {
+		return unresolved("the number goes through too many variables")
+	}
+	if !o.File.HasSections && !o.File.IsPIE {
+		return unresolved("the number is in a variable")
+	}
+	var out numbers
+	var in x86.Inst
+	for i := range o.refs {
+		r := &o.refs[i]
+		if r.to > addr+7 || r.to+32 <= addr || r.kind == refJump {
+			continue
+		}
+		if r.kind == refAddr || r.kind == refImm {
+			if r.to <= addr {
+				return unresolved("the number is in a variable whose address is taken")
+			}
+			continue
+		}
+		if n := x86.Decode(o.File.From(r.at), &in); n == 0 {
+			continue
+		}
+		store, reg, exact := storeOf(&in)
+		if !store {
+			continue
+		}
+		fi := o.FuncAt(r.at)
+		if fi < 0 {
+			continue
+		}
+		if r.to != addr {
+			if r.to < addr && r.to+uint64(in.OpSize) <= addr && !in.Vector && in.Map == x86.MapOne {
+				continue
+			}
+			return unresolved("the number is in a variable that is written as part of another")
+		}
+		if !exact {
+			return unresolved("the number is in a variable that is written in an unknown way")
+		}
+		if reg == x86.None {
+			out.add(use(uint32(fi), constant(in.Imm), unknownState()))
+			continue
+		}
+		s := o.statesAt(uint32(fi), []uint64{r.at})[r.at]
+		m := use(uint32(fi), s.regs[reg], s)
+		// What the storing function's own parameters say is asked of its callers.
+		for _, k := range m.from {
+			m.add(o.callersValue(k, depth+1))
+		}
+		m.from = nil
+		out.add(m)
+	}
+	return out
+}
+
+// storeOf reports whether an instruction with a memory operand writes it, and
+// from which register (None: an immediate); exact is false when what is
+// written is not a plain move.
+func storeOf(in *x86.Inst) (store bool, reg uint8, exact bool) {
+	if !in.IsMem() {
+		return false, 0, false
+	}
+	if in.Vector || in.Map == x86.Map0F38 || in.Map == x86.Map0F3A {
+		return in.Vector && (in.Op == 0x11 || in.Op == 0x29 || in.Op == 0x7f || in.Op == 0x13 || in.Op == 0x17 || in.Op == 0xd6 || in.Op == 0xe7 || in.Op == 0x2b) || in.Map != x86.Map0F, 0, false
+	}
+	if in.Map == x86.Map0F {
+		switch op := in.Op; {
+		case op == 0x11, op == 0x13, op == 0x17, op == 0x29, op == 0x2b, op == 0x7f, op == 0xd6, op == 0xe7,
+			op == 0xb0, op == 0xb1, op == 0xc0, op == 0xc1, op == 0xc7, op >= 0x90 && op <= 0x9f, op == 0xab, op == 0xb3, op == 0xbb,
+			op == 0xba && in.Reg&7 > 4, op == 0xc3, op == 0xae, op == 0xa4, op == 0xa5, op == 0xac, op == 0xad, op == 0x7e:
+			return true, 0, false
+		}
+		return false, 0, false
+	}
+	switch op := in.Op; {
+	case op == 0x89:
+		return true, in.Reg, in.OpSize >= 4
+	case op == 0xc7:
+		return true, x86.None, in.OpSize >= 4
+	case op < 0x38 && op&7 <= 1, op == 0x88, op == 0x86, op == 0x87, op == 0xc6, op == 0xc0, op == 0xc1, op >= 0xd0 && op <= 0xd3, op == 0xfe, op == 0x8f,
+		(op == 0x80 || op == 0x81 || op == 0x83) && in.Reg&7 != 7,
+		(op == 0xf6 || op == 0xf7) && (in.Reg&7 == 2 || in.Reg&7 == 3),
+		op == 0xff && in.Reg&7 < 2, op >= 0xd8 && op <= 0xdf:
+		return true, 0, false
+	}
+	return false, 0, false
+}
+
+// callersValue asks all callers of a function for a value, through any number
+// of functions that pass it on.
+func (o *Object) callersValue(k wrapKey, depth int) numbers {
+	seen := map[wrapKey]bool{}
+	var out numbers
+	work := []wrapKey{k}
+	for len(work) > 0 {
+		k := work[len(work)-1]
+		work = work[:len(work)-1]
+		if seen[k] {
+			continue
+		}
+		seen[k] = true
+		if len(seen) > maxWrapperDepth || depth > 8 {
+			return unresolved("the number is passed through too many functions")
+		}
+		if o.addressTaken(k.fn) {
+			return unresolved("the number is passed through a function pointer")
+		}
+		for _, c := range o.callers[k.fn] {
+			for _, m := range o.passed(c, k, depth) {
+				work = append(work, m.from...)
+				m.from = nil
+				out.add(m)
+			}
+		}
+	}
+	return out
+}
+
+// addressTaken reports whether anything but direct calls within the object can
+// enter a function.
+func (o *Object) addressTaken(fi uint32) bool {
+	if o.refd == nil {
+		o.refd = map[uint32]bool{}
+		for i := range o.Facts.Funcs {
+			for _, e := range o.Facts.Funcs[i].Edges {
+				if e.Kind != EdgeCall {
+					o.refd[e.To] = true
+				}
+			}
+		}
+		for i := range o.Facts.Regions {
+			for _, f := range o.Facts.Regions[i].Funcs {
+				o.refd[f] = true
+			}
+		}
+		for i := range o.Facts.Exports {
+			if f := o.Facts.Exports[i].Func; f > 0 {
+				o.refd[f-1] = true
+			}
+		}
+	}
+	return o.refd[fi]
+}
+
+// callSite is one instruction that passes control to a wrapper.
+type callSite struct {
+	at   uint64
+	call bool // a call pushes the return address, a jump doesn't
+}
+
+// callSites lists the direct calls and jumps from function c that enter
+// function w of the same object.
+func (o *Object) callSites(c, w uint32) []callSite {
+	fn, t := &o.Facts.Funcs[c], &o.Facts.Funcs[w]
+	var falls []callSite
+	if t.Start == fn.End && slices.Contains(fn.Edges, Edge{w, EdgeFall}) {
+		falls = []callSite{{fn.End, false}}
+	}
+	return append(falls, o.sitesWhere(fn, func(r *ref) bool {
+		if r.kind == refJump {
+			return r.to >= t.Start && r.to < t.End && (c != w || r.to == t.Start)
+		}
+		if r.kind != refSlot {
+			return false
+		}
+		i, ok := o.relocAt[r.to]
+		return ok && o.File.Relocs[i].Sym < 0 && o.File.Relocs[i].Addend >= t.Start && o.File.Relocs[i].Addend < t.End
+	})...)
+}
+
+func (o *Object) sitesWhere(fn *Func, match func(*ref) bool) []callSite {
+	var out []callSite
+	for i := o.firstRef(fn.Start); i < len(o.refs) && o.refs[i].at < fn.End; i++ {
+		r := &o.refs[i]
+		if !match(r) {
+			continue
+		}
+		b := o.File.From(r.at)
+		isCall := len(b) > 0 && b[0] == 0xe8
+		if r.kind == refSlot {
+			var in x86.Inst
+			x86.Decode(b, &in)
+			isCall = in.Reg&7 == 2
+		}
+		out = append(out, callSite{r.at, isCall})
+	}
+	return out
+}
+
+// at evaluates a location of the callee before a call or jump.
+func (s *state) at(l Loc, call bool) val {
+	off, onStack := l.Stack()
+	if !onStack {
+		return s.regs[l]
+	}
+	sp, ok := s.regs[x86.RSP].stack()
+	if !ok {
+		return top
+	}
+	if call {
+		off -= 8
+	}
+	return s.slot(sp + off)
+}
+
+// passed evaluates what function c passes to wrapper k, one result per call
+// site; result order follows addresses.
+func (o *Object) passed(c uint32, k wrapKey, depth int) []numbers {
+	var out []numbers
+	for _, e := range o.passedAt(c, o.callSites(c, k.fn), k, depth) {
+		out = append(out, e.numbers)
+	}
+	return out
+}
+
+type passedNumbers struct {
+	at uint64
+	numbers
+}
+
+func (o *Object) passedAt(c uint32, sites []callSite, k wrapKey, depth int) []passedNumbers {
+	if len(sites) == 0 {
+		return nil
+	}
+	addrs := make([]uint64, len(sites))
+	for i, s := range sites {
+		addrs[i] = s.at
+	}
+	states := o.statesAt(c, addrs)
+	var out []passedNumbers
+	for _, cs := range sites {
+		s := states[cs.at]
+		v := s.at(k.loc, cs.call)
+		var n numbers
+		if k.deref {
+			n = o.behind(c, v, s, k.off, depth)
+		} else {
+			n = o.interpret(c, v, depth)
+		}
+		out = append(out, passedNumbers{cs.at, n})
+	}
+	return out
+}
+
+// resolveSites finds the numbers of every site, and turns each call of a
+// wrapper into a site of its own in the caller.
+func (o *Object) resolveSites(ctx context.Context) error {
+	var work []wrapKey
+	via := map[wrapKey]bool{}
+	for fi := range o.Facts.Funcs {
+		fn := &o.Facts.Funcs[fi]
+		if len(fn.Sites) == 0 {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		addrs := make([]uint64, len(fn.Sites))
+		for i := range fn.Sites {
+			addrs[i] = fn.Sites[i].Addr
+		}
+		states := o.statesAt(uint32(fi), addrs)
+		for i := range fn.Sites {
+			s := &fn.Sites[i]
+			n := o.interpret(uint32(fi), states[s.Addr].regs[x86.RAX], 0)
+			work = append(work, o.settle(s, n)...)
+		}
+	}
+	for len(work) > 0 {
+		k := work[len(work)-1]
+		work = work[:len(work)-1]
+		if via[k] {
+			continue
+		}
+		via[k] = true
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for _, c := range uniq(slices.Clone(o.callers[k.fn])) {
+			fn := &o.Facts.Funcs[c]
+			for _, p := range o.passedAt(c, o.callSites(c, k.fn), k, 0) {
+				s := Site{Addr: p.at, Kind: SiteSyscall, Via: k.fn + 1}
+				work = append(work, o.settle(&s, p.numbers)...)
+				fn.Sites = append(fn.Sites, s)
+			}
+		}
+	}
+	return nil
+}
+
+// settle writes what is known into a site; parameters become keys to ask the
+// callers for.
+func (o *Object) settle(s *Site, n numbers) []wrapKey {
+	s.Nrs = uniq(n.nrs)
+	s.Unresolved = n.why
+	for _, k := range n.from {
+		if k.deref {
+			// Callers outside of the object can't be asked for what lies
+			// behind a pointer.
+			if o.exported(k.fn) {
+				s.Unresolved = "the number is passed behind a pointer by another object"
+				continue
+			}
+			s.Derefs = true
+		}
+		s.Params = append(s.Params, k.loc)
+	}
+	s.Params = uniq(s.Params)
+	return n.from
+}
+
+func (o *Object) exported(fi uint32) bool {
+	for i := range o.Facts.Exports {
+		if o.Facts.Exports[i].Func == fi+1 {
+			return true
+		}
+	}
+	return false
+}
+
+// ImportCalls evaluates location l at every call of an import from function
+// c: the sites that calling a wrapper of another object makes.
+func (o *Object) ImportCalls(c, imp uint32, l Loc) []Site {
+	sites := o.sitesWhere(&o.Facts.Funcs[c], func(r *ref) bool {
+		slot := r.to
+		switch r.kind {
+		case refJump:
+			s, ok := o.pltSlot(r.to)
+			if !ok {
+				return false
+			}
+			slot = s
+		case refSlot:
+		default:
+			return false
+		}
+		i, ok := o.relocAt[slot]
+		if !ok || o.File.Relocs[i].Sym < 0 {
+			return false
+		}
+		j, ok := o.imports[o.File.Relocs[i].Sym]
+		return ok && j == imp
+	})
+	var out []Site
+	for _, p := range o.passedAt(c, sites, wrapKey{loc: l}, 0) {
+		s := Site{Addr: p.at, Kind: SiteSyscall}
+		o.settle(&s, p.numbers)
+		out = append(out, s)
+	}
+	return out
+}
+
+// Passed evaluates location l at every direct call from function c to function
+// w, for wrappers that are only known once another object was looked at.
+func (o *Object) Passed(c, w uint32, l Loc) []Site {
+	var out []Site
+	for _, p := range o.passedAt(c, o.callSites(c, w), wrapKey{fn: w, loc: l}, 0) {
+		s := Site{Addr: p.at, Kind: SiteSyscall, Via: w + 1}
+		o.settle(&s, p.numbers)
+		out = append(out, s)
+	}
+	return out
+}

@@ -1,0 +1,323 @@
+package facts
+
+import (
+	"cmp"
+	"slices"
+)
+
+// maxAtoms bounds the alternatives of one value; more make it unknown.
+const maxAtoms = 32
+
+// atomKind says what one alternative of a value is.
+type atomKind uint8
+
+const (
+	aConst  atomKind = iota + 1 // off
+	aParam                      // what location a held at entry, plus off
+	aStack                      // stack pointer at entry, plus off
+	aGlobal                     // what is stored at static address a, plus off
+	aDerefP                     // what is stored off bytes behind the pointer in parameter a
+	aDerefG                     // what is stored off bytes behind the pointer at address a
+	aLow8                       // only the low byte is known: off
+)
+
+// atom is one alternative of a value.
+type atom struct {
+	kind   atomKind
+	a, off int64
+}
+
+// val is a set of alternatives. The zero val is bottom: no path leads here
+// yet. With top set it can be anything.
+type val struct {
+	top   bool
+	atoms []atom
+}
+
+var top = val{top: true}
+
+func constant(c int64) val     { return val{atoms: []atom{{aConst, 0, c}}} }
+func param(l Loc) val          { return val{atoms: []atom{{aParam, int64(l), 0}}} }
+func (v val) bottom() bool     { return !v.top && len(v.atoms) == 0 }
+func (v val) equal(w val) bool { return v.top == w.top && slices.Equal(v.atoms, w.atoms) }
+func cmpAtom(a, b atom) int {
+	return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.a, b.a), cmp.Compare(a.off, b.off))
+}
+
+func normal(atoms []atom) val {
+	slices.SortFunc(atoms, cmpAtom)
+	atoms = slices.Compact(atoms)
+	if len(atoms) > maxAtoms {
+		return top
+	}
+	return val{atoms: atoms}
+}
+
+// join is the union of two values.
+func (v val) join(w val) val {
+	switch {
+	case v.top || w.top:
+		return top
+	case len(v.atoms) == 0:
+		return w
+	case len(w.atoms) == 0 || v.equal(w):
+		return v
+	}
+	return normal(append(slices.Clone(v.atoms), w.atoms...))
+}
+
+// consts returns the constants, false when the value is anything else.
+func (v val) consts() ([]int64, bool) {
+	if v.top || len(v.atoms) == 0 {
+		return nil, false
+	}
+	out := make([]int64, len(v.atoms))
+	for i, a := range v.atoms {
+		if a.kind != aConst {
+			return nil, false
+		}
+		out[i] = a.off
+	}
+	return out, true
+}
+
+// single returns the only constant.
+func (v val) single() (int64, bool) {
+	if !v.top && len(v.atoms) == 1 && v.atoms[0].kind == aConst {
+		return v.atoms[0].off, true
+	}
+	return 0, false
+}
+
+// stack returns the only stack offset.
+func (v val) stack() (int64, bool) {
+	if !v.top && len(v.atoms) == 1 && v.atoms[0].kind == aStack {
+		return v.atoms[0].off, true
+	}
+	return 0, false
+}
+
+func (v val) hasStack() (int64, bool) {
+	lowest, ok := int64(0), false
+	for _, a := range v.atoms {
+		if a.kind == aStack && (!ok || a.off < lowest) {
+			lowest, ok = a.off, true
+		}
+	}
+	return lowest, ok
+}
+
+// addConst adds c to every alternative that allows it.
+func (v val) addConst(c int64) val {
+	if v.top || c == 0 {
+		return v
+	}
+	out := make([]atom, len(v.atoms))
+	for i, a := range v.atoms {
+		switch a.kind {
+		case aConst, aParam, aStack:
+			a.off += c
+		default:
+			return top
+		}
+		out[i] = a
+	}
+	return normal(out)
+}
+
+// binary applies f to every pair of constants.
+func binary(v, w val, f func(a, b int64) int64) val {
+	a, ok1 := v.consts()
+	b, ok2 := w.consts()
+	if !ok1 || !ok2 || len(a)*len(b) > 4*maxAtoms {
+		return top
+	}
+	out := make([]atom, 0, len(a)*len(b))
+	for _, x := range a {
+		for _, y := range b {
+			out = append(out, atom{aConst, 0, f(x, y)})
+		}
+	}
+	return normal(out)
+}
+
+// mask32 cuts constants to 32 bits, as writing a 32-bit register does.
+func (v val) mask32() val {
+	change := false
+	for _, a := range v.atoms {
+		if a.kind == aConst && a.off != int64(uint32(a.off)) || a.kind == aLow8 {
+			change = true
+		}
+	}
+	if !change {
+		return v
+	}
+	out := make([]atom, len(v.atoms))
+	for i, a := range v.atoms {
+		switch a.kind {
+		case aConst:
+			a.off = int64(uint32(a.off))
+		case aLow8:
+			return top
+		}
+		out[i] = a
+	}
+	return normal(out)
+}
+
+// state is what is known at one instruction.
+type state struct {
+	regs  [16]val
+	slots map[int64]val // offset from the entry stack pointer to the value of 8 bytes there
+	// escape is the lowest stack offset whose address somebody else may hold.
+	escape int64
+	// lost is set when an unknown store may have changed stack parameters.
+	lost bool
+}
+
+const noEscape = int64(1) << 62
+
+func entryState() *state {
+	s := &state{slots: map[int64]val{}, escape: noEscape}
+	for r := range s.regs {
+		s.regs[r] = param(Loc(r))
+	}
+	s.regs[4] = val{atoms: []atom{{aStack, 0, 0}}}
+	return s
+}
+
+func unknownState() *state {
+	s := &state{slots: map[int64]val{}, escape: -noEscape, lost: true}
+	for r := range s.regs {
+		s.regs[r] = top
+	}
+	return s
+}
+
+func (s *state) clone() *state {
+	c := *s
+	c.slots = make(map[int64]val, len(s.slots))
+	for k, v := range s.slots {
+		c.slots[k] = v
+	}
+	return &c
+}
+
+// merge joins t into s and reports whether s changed. With widen, whatever
+// still changes becomes unknown, so that loops come to an end.
+func (s *state) merge(t *state, widen bool) bool {
+	changed := false
+	join := func(v, w val) val {
+		j := v.join(w)
+		if widen && !j.equal(v) && !v.bottom() {
+			return top
+		}
+		return j
+	}
+	for r := range s.regs {
+		j := join(s.regs[r], t.regs[r])
+		if !j.equal(s.regs[r]) {
+			s.regs[r], changed = j, true
+		}
+	}
+	for k, v := range s.slots {
+		w, ok := t.slots[k]
+		if !ok {
+			w = t.unwritten(k)
+		}
+		j := join(v, w)
+		if !j.equal(v) {
+			s.slots[k], changed = j, true
+		}
+	}
+	for k, w := range t.slots {
+		if _, ok := s.slots[k]; !ok {
+			u := s.unwritten(k)
+			j := join(u, w)
+			if s.slots[k] = j; !j.equal(u) {
+				changed = true
+			}
+		}
+	}
+	if t.escape < s.escape {
+		s.escape, changed = t.escape, true
+	}
+	if t.lost && !s.lost {
+		s.lost, changed = true, true
+	}
+	return changed
+}
+
+// unwritten is the value of a slot that nothing has been stored to.
+func (s *state) unwritten(off int64) val {
+	if !s.lost && off >= 8 {
+		if l, ok := StackLoc(off); ok {
+			return param(l)
+		}
+	}
+	return top
+}
+
+func (s *state) slot(off int64) val {
+	if v, ok := s.slots[off]; ok {
+		return v
+	}
+	for d := int64(1); d < 8; d++ { // part of another slot
+		if _, ok := s.slots[off-d]; ok {
+			return top
+		}
+	}
+	return s.unwritten(off)
+}
+
+// store puts v into size bytes at off.
+func (s *state) store(off int64, size int64, v val) {
+	for d := -7; int64(d) < size; d++ {
+		if d != 0 {
+			if _, ok := s.slots[off+int64(d)]; ok {
+				s.slots[off+int64(d)] = top
+			}
+		}
+	}
+	if len(s.slots) > 4096 {
+		s.slots = map[int64]val{}
+		s.lost = true
+	}
+	if size < 4 || size > 8 {
+		v = top
+		for d := int64(8); d < size; d += 8 {
+			s.slots[off+d] = top
+		}
+	}
+	s.slots[off] = v
+	if low, ok := v.hasStack(); ok {
+		s.escape = min(s.escape, low)
+	}
+}
+
+// unknownStore is a store to an address that may be any that has escaped.
+func (s *state) unknownStore() {
+	for k := range s.slots {
+		if k >= s.escape {
+			s.slots[k] = top
+		}
+	}
+	if s.escape < 8 && s.escape > -noEscape {
+		// A local buffer has escaped; parameters lie above it, but callees
+		// don't write outside of the object that they were given.
+		return
+	}
+}
+
+// call is a call of an unknown function.
+func (s *state) call() {
+	for _, r := range []int{0, 1, 2, 6, 7, 8, 9, 10, 11} {
+		if low, ok := s.regs[r].hasStack(); ok {
+			s.escape = min(s.escape, low)
+		}
+	}
+	s.unknownStore()
+	for _, r := range []int{0, 1, 2, 6, 7, 8, 9, 10, 11} {
+		s.regs[r] = top
+	}
+}

@@ -1,0 +1,265 @@
+package object
+
+import (
+	"debug/elf"
+	"sort"
+	"strconv"
+)
+
+// Relocation types of x86-64 that matter here (psABI table 4.9).
+const (
+	R64        = uint32(elf.R_X86_64_64)
+	RCopy      = uint32(elf.R_X86_64_COPY)
+	RGlobDat   = uint32(elf.R_X86_64_GLOB_DAT)
+	RJumpSlot  = uint32(elf.R_X86_64_JMP_SLOT)
+	RRelative  = uint32(elf.R_X86_64_RELATIVE)
+	RIRelative = uint32(elf.R_X86_64_IRELATIVE)
+)
+
+const (
+	dtRelr   = elf.DynTag(36)
+	dtRelrSz = elf.DynTag(35)
+)
+
+func (f *File) dynamic() {
+	strtab := f.Bytes(f.dyn[elf.DT_STRTAB], f.dyn[elf.DT_STRSZ])
+	str := func(tag elf.DynTag) string {
+		if v, ok := f.dyn[tag]; ok {
+			return cstr(strtab, v)
+		}
+		return ""
+	}
+	needed := f.Needed[:0]
+	for _, n := range f.Needed {
+		v, _ := strconv.ParseUint(n, 10, 64)
+		if s := cstr(strtab, v); s != "" {
+			needed = append(needed, s)
+		} else {
+			f.warn("unreadable DT_NEEDED")
+		}
+	}
+	f.Needed = needed
+	f.Soname, f.RPath, f.RunPath = str(elf.DT_SONAME), str(elf.DT_RPATH), str(elf.DT_RUNPATH)
+	f.Flags1 = f.dyn[elf.DT_FLAGS_1]
+	if addr, ok := f.dyn[elf.DT_SYMTAB]; ok {
+		n := f.symbolCount(addr)
+		if tab := f.Bytes(addr, n*24); tab != nil {
+			f.DynSyms = f.symbols(tab, strtab)
+			f.versions(strtab)
+		} else if n > 0 {
+			f.warn("dynamic symbol table lies outside of the file")
+		}
+	}
+	f.relocations()
+	for _, t := range []elf.DynTag{elf.DT_INIT, elf.DT_FINI} {
+		if v := f.dyn[t]; v != 0 {
+			f.Init = append(f.Init, v)
+		}
+	}
+	for _, t := range [][2]elf.DynTag{{elf.DT_PREINIT_ARRAY, elf.DT_PREINIT_ARRAYSZ}, {elf.DT_INIT_ARRAY, elf.DT_INIT_ARRAYSZ}, {elf.DT_FINI_ARRAY, elf.DT_FINI_ARRAYSZ}} {
+		addr, size := f.dyn[t[0]], f.dyn[t[1]]
+		if addr != 0 && size > 0 && f.Bytes(addr, size) != nil {
+			f.InitArrays = append(f.InitArrays, [2]uint64{addr, addr + size})
+		}
+	}
+	if !f.HasDynamic && f.HasSections { // static: crt code walks these sections
+		for _, s := range f.Sections {
+			switch s.Name {
+			case ".preinit_array", ".init_array", ".fini_array", ".ctors", ".dtors":
+				f.InitArrays = append(f.InitArrays, [2]uint64{s.Addr, s.Addr + s.Size})
+			}
+		}
+	}
+}
+
+// symbolCount finds the length of the dynamic symbol table, which no dynamic
+// tag states: from DT_HASH, from DT_GNU_HASH, or up to the string table that
+// follows it in practice.
+func (f *File) symbolCount(symtab uint64) uint64 {
+	n := uint64(0)
+	if h := f.Bytes(f.dyn[elf.DT_HASH], 8); f.dyn[elf.DT_HASH] != 0 && h != nil {
+		n = uint64(le.Uint32(h[4:]))
+	} else if g := f.dyn[elf.DT_GNU_HASH]; g != 0 {
+		n = f.gnuHashCount(g)
+	}
+	// Undefined symbols come before the hashed ones, but a table without any
+	// hashed symbol still has them: relocations tell.
+	if m := f.maxRelocSym(); m+1 > n {
+		n = m + 1
+	}
+	if n == 0 {
+		if s := f.dyn[elf.DT_STRTAB]; s > symtab {
+			n = (s - symtab) / 24
+		}
+	}
+	return min(n, MaxSymbols)
+}
+
+func (f *File) gnuHashCount(addr uint64) uint64 {
+	h := f.Bytes(addr, 16)
+	if h == nil {
+		return 0
+	}
+	nb, symoff, bloom := uint64(le.Uint32(h)), uint64(le.Uint32(h[4:])), uint64(le.Uint32(h[8:]))
+	bucketAddr := addr + 16 + bloom*8
+	buckets := f.Bytes(bucketAddr, nb*4)
+	if buckets == nil {
+		return 0
+	}
+	last := uint64(0)
+	for i := range nb {
+		last = max(last, uint64(le.Uint32(buckets[i*4:])))
+	}
+	if last < symoff {
+		return symoff
+	}
+	chain := f.From(bucketAddr + nb*4 + (last-symoff)*4)
+	for len(chain) >= 4 {
+		last++
+		if le.Uint32(chain)&1 != 0 {
+			break
+		}
+		chain = chain[4:]
+	}
+	return last
+}
+
+func (f *File) relaTables() [][]byte {
+	var out [][]byte
+	if b := f.Bytes(f.dyn[elf.DT_RELA], f.dyn[elf.DT_RELASZ]); b != nil {
+		out = append(out, b)
+	}
+	if b := f.Bytes(f.dyn[elf.DT_JMPREL], f.dyn[elf.DT_PLTRELSZ]); b != nil && f.dyn[elf.DT_PLTREL] != uint64(elf.DT_REL) {
+		out = append(out, b)
+	}
+	if !f.HasDynamic {
+		// Static programs relocate themselves (IRELATIVE) between
+		// __rela_iplt_start and __rela_iplt_end, which is this section.
+		for _, s := range f.Sections {
+			if s.Name == ".rela.plt" || s.Name == ".rela.iplt" || s.Name == ".rela.dyn" {
+				out = append(out, f.Bytes(s.Addr, s.Size))
+			}
+		}
+	}
+	return out
+}
+
+func (f *File) maxRelocSym() uint64 {
+	m := uint64(0)
+	for _, b := range f.relaTables() {
+		for ; len(b) >= 24; b = b[24:] {
+			m = max(m, le.Uint64(b[8:])>>32)
+		}
+	}
+	return m
+}
+
+func (f *File) relocations() {
+	for _, b := range f.relaTables() {
+		for ; len(b) >= 24; b = b[24:] {
+			info := le.Uint64(b[8:])
+			r := Reloc{Addr: le.Uint64(b), Addend: le.Uint64(b[16:]), Type: uint32(info), Sym: int32(info >> 32)}
+			if r.Sym == 0 {
+				r.Sym = -1
+			}
+			if int(r.Sym) >= len(f.DynSyms) {
+				f.warn("relocation against a symbol outside of the table")
+				continue
+			}
+			f.Relocs = append(f.Relocs, r)
+		}
+	}
+	f.relr()
+	sort.SliceStable(f.Relocs, func(i, j int) bool { return f.Relocs[i].Addr < f.Relocs[j].Addr })
+}
+
+// relr unpacks DT_RELR (gABI "Relative relocation table"): an even word is an
+// address, an odd one a bitmap of the 63 words that follow.
+func (f *File) relr() {
+	b := f.Bytes(f.dyn[dtRelr], f.dyn[dtRelrSz])
+	if f.dyn[dtRelr] == 0 {
+		return
+	}
+	add := func(addr uint64) {
+		if v, ok := f.U64(addr); ok && len(f.Relocs) < len(f.Data)/8+1 {
+			f.Relocs = append(f.Relocs, Reloc{Addr: addr, Addend: v, Sym: -1, Type: RRelative})
+		}
+	}
+	where := uint64(0)
+	for ; len(b) >= 8; b = b[8:] {
+		e := le.Uint64(b)
+		if e&1 == 0 {
+			add(e)
+			where = e + 8
+			continue
+		}
+		for i := uint64(0); i < 63; i++ {
+			if e>>(i+1)&1 != 0 {
+				add(where + i*8)
+			}
+		}
+		where += 63 * 8
+	}
+}
+
+// versions attaches version names to DynSyms (LSB, "Symbol Versioning").
+func (f *File) versions(strtab []byte) {
+	addr, ok := f.dyn[elf.DT_VERSYM]
+	if !ok {
+		return
+	}
+	vs := f.Bytes(addr, uint64(len(f.DynSyms))*2)
+	if vs == nil {
+		f.warn("symbol versions lie outside of the file")
+		return
+	}
+	names := map[uint16]string{}
+	def := f.dyn[elf.DT_VERDEF]
+	for n := uint64(0); n < f.dyn[elf.DT_VERDEFNUM] && n < 1<<15; n++ {
+		b := f.Bytes(def, 20)
+		if b == nil {
+			break
+		}
+		if aux := f.Bytes(def+uint64(le.Uint32(b[12:])), 8); aux != nil {
+			idx := le.Uint16(b[4:]) & 0x7fff
+			if le.Uint16(b[2:])&1 == 0 { // not VER_FLG_BASE
+				names[idx] = cstr(strtab, uint64(le.Uint32(aux)))
+			}
+		}
+		next := uint64(le.Uint32(b[16:]))
+		if next == 0 {
+			break
+		}
+		def += next
+	}
+	need := f.dyn[elf.DT_VERNEED]
+	for n := uint64(0); n < f.dyn[elf.DT_VERNEEDNUM] && n < 1<<15; n++ {
+		b := f.Bytes(need, 16)
+		if b == nil {
+			break
+		}
+		aux := need + uint64(le.Uint32(b[8:]))
+		for range le.Uint16(b[2:]) {
+			a := f.Bytes(aux, 16)
+			if a == nil {
+				break
+			}
+			names[le.Uint16(a[6:])&0x7fff] = cstr(strtab, uint64(le.Uint32(a[8:])))
+			next := uint64(le.Uint32(a[12:]))
+			if next == 0 {
+				break
+			}
+			aux += next
+		}
+		next := uint64(le.Uint32(b[12:]))
+		if next == 0 {
+			break
+		}
+		need += next
+	}
+	for i := range f.DynSyms {
+		v := le.Uint16(vs[i*2:])
+		f.DynSyms[i].Hidden = v&0x8000 != 0
+		f.DynSyms[i].Version = names[v&0x7fff]
+	}
+}
