@@ -277,6 +277,9 @@ func (o *Object) callGraph() {
 	for i := range o.entries {
 		o.entries[i] = uniq(o.entries[i])
 	}
+	for i := range o.tables {
+		o.tables[i] = uniq(o.tables[i])
+	}
 	for i := range o.Facts.Funcs {
 		for _, e := range o.Facts.Funcs[i].Edges {
 			if e.Kind == EdgeCall || e.Kind == EdgeFall {

@@ -62,6 +62,9 @@ type Site struct {
 	// Derefs is set when one of Params is a pointer to the number; its callers
 	// in the object have been asked.
 	Derefs bool
+	// Called is set when those who take the function's address have been
+	// asked, too.
+	Called bool
 	// Unresolved says why the numbers are not all known, "" when they are.
 	Unresolved string
 	// Via is the index+1 of the wrapper that is called here, 0 for an

@@ -26,40 +26,21 @@ type interp struct {
 	visits map[uint64]int // merges at a join point
 	steps  int
 	failed bool
+	tables []uint64 // targets of the function's jump tables
+	watch  *watch   // what to note of one variable; nil: nothing
 }
 
 // statesAt returns the state before each of the given instructions of a
 // function.
 func (o *Object) statesAt(fi uint32, addrs []uint64) map[uint64]*state {
-	fn := &o.Facts.Funcs[fi]
-	it := &interp{o: o, fn: fn, in: map[uint64]*state{}, want: map[uint64]*state{}, queued: map[uint64]bool{}, visits: map[uint64]int{}}
-	for _, a := range addrs {
-		it.want[a] = nil
-	}
-	leaders := map[uint64]bool{}
-	for i := o.firstRef(fn.Start); i < len(o.refs) && o.refs[i].at < fn.End; i++ {
-		if r := &o.refs[i]; r.kind == refJump && r.to >= fn.Start && r.to < fn.End {
-			leaders[r.to] = true
-		}
-	}
-	for a := range leaders {
-		it.in[a] = nil
-	}
-	if o.jumps[fn.Start] || len(o.entries[fi]) == 0 {
-		// Unwind ranges of signal restorers begin a byte before the code, where
-		// nothing enters.
-		it.flow(fn.Start, entryState())
-	}
-	for _, e := range o.entries[fi] {
-		it.flow(e, entryState())
-	}
+	it := o.interpreter(fi, addrs)
+	it.start(fi)
 	it.run()
-	// Code that no direct branch reaches: jump table targets, landing pads.
-	// Nothing is known there but what the code itself sets.
+	// Code that no direct branch reaches: landing pads, targets of computed
+	// jumps. Nothing is known there but what the code itself sets.
 	for _, a := range addrs {
 		if it.want[a] == nil && !it.failed {
-			at := it.blockStart(a)
-			it.flow(at, unknownState())
+			it.flow(it.blockStart(a), unknownState())
 			it.run()
 		}
 	}
@@ -69,6 +50,37 @@ func (o *Object) statesAt(fi uint32, addrs []uint64) map[uint64]*state {
 		}
 	}
 	return it.want
+}
+
+// interpreter prepares the interpretation of a function.
+func (o *Object) interpreter(fi uint32, addrs []uint64) *interp {
+	fn := &o.Facts.Funcs[fi]
+	it := &interp{o: o, fn: fn, in: map[uint64]*state{}, want: map[uint64]*state{}, queued: map[uint64]bool{}, visits: map[uint64]int{}}
+	for _, a := range addrs {
+		it.want[a] = nil
+	}
+	it.tables = o.tables[fi]
+	for _, a := range it.tables {
+		it.in[a] = nil
+	}
+	for i := o.firstRef(fn.Start); i < len(o.refs) && o.refs[i].at < fn.End; i++ {
+		if r := &o.refs[i]; r.kind == refJump && r.to >= fn.Start && r.to < fn.End {
+			it.in[r.to] = nil
+		}
+	}
+	return it
+}
+
+// start flows into a function through all of its entries.
+func (it *interp) start(fi uint32) {
+	if it.o.jumps[it.fn.Start] || len(it.o.entries[fi]) == 0 {
+		// Unwind ranges of signal restorers begin a byte before the code, where
+		// nothing enters.
+		it.flow(it.fn.Start, entryState())
+	}
+	for _, e := range it.o.entries[fi] {
+		it.flow(e, entryState())
+	}
 }
 
 // blockStart walks back from an instruction that nothing reached to the first
@@ -135,7 +147,7 @@ func (it *interp) run() {
 func (it *interp) block(at uint64) {
 	s := it.in[at].clone()
 	code := it.o.File.Bytes(at, it.fn.End-at)
-	var in x86.Inst
+	var in, prev x86.Inst
 	for first := true; ; first = false {
 		if len(code) == 0 { // runs on into the next function
 			it.note(at, s)
@@ -161,18 +173,23 @@ func (it *interp) block(at uint64) {
 			switch op := in.Op; {
 			case op == 0xe9 || op == 0xeb:
 				it.flow(next+uint64(in.Imm), s)
+				it.noteJump(s, next+uint64(in.Imm))
 				return
 			case op >= 0x70 && op <= 0x7f || op >= 0xe0 && op <= 0xe3:
-				it.flow(next+uint64(in.Imm), s)
+				it.branch(s, &prev, op, next+uint64(in.Imm))
 			case op == 0xc3 || op == 0xc2 || op == 0xf4 || op == 0xcc || op == 0xcb || op == 0xcf:
 				return
 			case op == 0xff && (in.Reg&7 == 4 || in.Reg&7 == 5):
+				for _, t := range it.tables {
+					it.flow(t, s)
+				}
+				it.noteCall(s, &in, next)
 				return
 			}
 		}
 		if !in.Vector && in.Map == x86.Map0F {
 			if in.Op >= 0x80 && in.Op <= 0x8f {
-				it.flow(next+uint64(in.Imm), s)
+				it.branch(s, &prev, in.Op-0x10, next+uint64(in.Imm))
 			}
 			if in.Op == 0x0b {
 				return
@@ -182,8 +199,43 @@ func (it *interp) block(at uint64) {
 			return
 		}
 		it.step(s, &in, next)
-		code, at = code[n:], next
+		code, at, prev = code[n:], next, in
 	}
+}
+
+// branch flows to the target of a conditional jump. Where the instruction
+// before compared a register with a constant, the side on which they are equal
+// knows the register.
+func (it *interp) branch(s *state, prev *x86.Inst, op uint8, to uint64) {
+	r, c, ok := compared(prev)
+	if !ok || op != 0x74 && op != 0x75 {
+		it.flow(to, s)
+		return
+	}
+	if op == 0x74 {
+		was := s.regs[r]
+		s.regs[r] = constant(c)
+		it.flow(to, s)
+		s.regs[r] = was
+		return
+	}
+	it.flow(to, s)
+	s.regs[r] = constant(c)
+}
+
+// compared returns the register and the constant that an instruction compares.
+// Only a whole register counts, and 32 bits of one whose number is asked for.
+func compared(in *x86.Inst) (reg uint8, c int64, ok bool) {
+	if in.Len == 0 || in.Vector || in.Map != x86.MapOne || in.Mod != 3 || !in.HasRM || in.OpSize != 8 {
+		return 0, 0, false
+	}
+	switch {
+	case in.Op == 0x85 && in.Reg == in.RM:
+		return in.RM, 0, true
+	case (in.Op == 0x83 || in.Op == 0x81) && in.Reg&7 == 7:
+		return in.RM, in.Imm, true
+	}
+	return 0, 0, false
 }
 
 // note keeps the state before a wanted instruction.
@@ -229,7 +281,7 @@ func (it *interp) load(s *state, addr val, size int) val {
 		var v val
 		switch a.kind {
 		case aStack:
-			v = s.slot(a.off)
+			v = s.slot(a.off, size)
 		case aConst:
 			v = it.o.static(uint64(a.off), size)
 		case aParam:
@@ -272,6 +324,9 @@ func (o *Object) static(addr uint64, size int) val {
 }
 
 func (it *interp) storeTo(s *state, addr val, size int64, v val) {
+	if it.watch != nil {
+		it.watch.store(s, addr, size, v)
+	}
 	if off, ok := addr.stack(); ok {
 		s.store(off, size, v)
 		return
@@ -405,10 +460,17 @@ func subsets(mask uint64) val {
 func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 	if in.Vector || in.Map == x86.Map0F38 || in.Map == x86.Map0F3A {
 		it.clobber(s, in, next)
+		s.dropVectors(in)
 		return
 	}
 	if in.Map == x86.Map0F {
+		if it.o.Facts.Go && it.moveVector(s, in, next) {
+			return
+		}
 		it.step0F(s, in, next)
+		if in.Op < 0x30 || in.Op >= 0x50 {
+			s.dropVectors(in)
+		}
 		return
 	}
 	op, size := in.Op, in.OpSize
@@ -561,7 +623,8 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 			s.regs[x86.RAX] = top // fnstsw
 		}
 	case op == 0xe8:
-		s.call()
+		it.noteJump(s, next+uint64(in.Imm))
+		it.call(s)
 	case op == 0xec || op == 0xed || op == 0xe4 || op == 0xe5:
 		s.regs[x86.RAX] = top
 	case op == 0xf7:
@@ -580,7 +643,8 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 		case 1:
 			it.setRM(s, in, next, size, it.rm(s, in, next, size).addConst(-1))
 		case 2, 3:
-			s.call()
+			it.noteCall(s, in, next)
+			it.call(s)
 		case 6:
 			it.push(s, it.rm(s, in, next, 8))
 		}
@@ -589,6 +653,23 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 	case op == 0x9e || op == 0xf5 || op >= 0xf8 && op <= 0xfd || op == 0x9b || op == 0xe6 || op == 0xe7 || op == 0xee || op == 0xef:
 	default:
 		it.clobber(s, in, next)
+	}
+}
+
+// call forgets what a called function may change. Go's internal calling
+// convention has no registers that a callee keeps but the frame pointer (Go
+// internal ABI specification, "Architecture specifics").
+func (it *interp) call(s *state) {
+	s.call()
+	if it.o.Facts.Go {
+		for i := range s.xmm {
+			s.xmm[i] = [2]val{top, top}
+		}
+	}
+	if it.o.Facts.Go {
+		for _, r := range []int{x86.RBX, x86.R12, x86.R13, x86.R14, x86.R15} {
+			s.regs[r] = top
+		}
 	}
 }
 
@@ -793,6 +874,27 @@ func (it *interp) storeVector(s *state, in *x86.Inst, next uint64) {
 		return
 	}
 	it.storeTo(s, addr, size, top)
+}
+
+// moveVector models whole 16-byte moves between memory and vector registers,
+// with which Go copies structures.
+func (it *interp) moveVector(s *state, in *x86.Inst, next uint64) bool {
+	if !in.IsMem() || in.Rep && in.Op != 0x6f && in.Op != 0x7f || in.Repne {
+		return false
+	}
+	switch in.Op {
+	case 0x10, 0x28, 0x6f:
+		addr := it.address(s, in, next)
+		s.xmm[in.Reg&15] = [2]val{it.load(s, addr, 8), it.load(s, addr.addConst(8), 8)}
+	case 0x11, 0x29, 0x7f:
+		addr := it.address(s, in, next)
+		v := s.vector(in.Reg)
+		it.storeTo(s, addr, 8, v[0])
+		it.storeTo(s, addr.addConst(8), 8, v[1])
+	default:
+		return false
+	}
+	return true
 }
 
 func (it *interp) extend(s *state, in *x86.Inst, next uint64) {

@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"debug/gosym"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -54,9 +55,13 @@ type Object struct {
 	imports map[int32]uint32 // index of a dynamic symbol to that of an import
 	strIdx  map[string]uint32
 	entries map[uint32][]uint64 // function index to entries that aren't its start
+	tables  map[uint32][]uint64 // function index to targets of its jump tables inside of it
 	callers map[uint32][]uint32 // function index to functions with an EdgeCall to it
 	returns map[uint64]bool     // function starts to whether they can return
 	refd    map[uint32]bool     // functions that more than direct calls can enter
+	// callbacks tells of functions that read a number behind a pointer when
+	// they are called back whether all who pass them are known.
+	callbacks map[uint32]bool
 }
 
 type bitset []uint64
@@ -71,8 +76,13 @@ func Extract(ctx context.Context, data []byte) (*Object, error) {
 	if err != nil {
 		return nil, err
 	}
+	return Build(ctx, f)
+}
+
+// Build is Extract for a file that is parsed already.
+func Build(ctx context.Context, f *object.File) (*Object, error) {
 	o := &Object{File: f, Facts: &Facts{
-		Machine: f.Machine, Class: f.Class, Size: int64(len(data)),
+		Machine: f.Machine, Class: f.Class, Size: int64(len(f.Data)),
 		Interp: f.Interp, Soname: f.Soname, RPath: f.RPath, RunPath: f.RunPath, Needed: f.Needed,
 		NoDefLib: f.Flags1&0x800 != 0, Go: f.GoPCLN[1] > 0, IsPIE: f.IsPIE, Warnings: f.Warnings,
 	}}
@@ -108,6 +118,7 @@ func (o *Object) build(ctx context.Context) error {
 	o.imports = map[int32]uint32{}
 	o.strIdx = map[string]uint32{}
 	o.entries = map[uint32][]uint64{}
+	o.tables = map[uint32][]uint64{}
 	o.seedStarts()
 	if err := o.decodeAll(ctx); err != nil {
 		return err
@@ -116,11 +127,13 @@ func (o *Object) build(ctx context.Context) error {
 	sort.Slice(o.sites, func(i, j int) bool { return o.sites[i].at < o.sites[j].at })
 	sort.Slice(o.indir, func(i, j int) bool { return o.indir[i] < o.indir[j] })
 	o.intervals()
+	o.tailTargets()
 	o.regions()
 	o.attribute()
 	o.data()
 	o.exports()
 	o.roots()
+	o.dropPadding()
 	o.callGraph()
 	return o.resolveSites(ctx)
 }
@@ -436,6 +449,30 @@ func (o *Object) intervals() {
 	sort.Slice(o.Facts.Funcs, func(i, j int) bool { return o.Facts.Funcs[i].Start < o.Facts.Funcs[j].Start })
 }
 
+// tailTargets cuts functions without unwind entries once more, where an
+// unconditional jump of another function leads: that is how a function that
+// is only ever called last is entered.
+func (o *Object) tailTargets() {
+	again := false
+	for i := range o.refs {
+		r := &o.refs[i]
+		if r.kind != refJump || o.jumps[r.to] || o.inFDE(r.to) {
+			continue
+		}
+		b := o.File.From(r.at)
+		if len(b) == 0 || b[0] != 0xe9 && b[0] != 0xeb {
+			continue
+		}
+		if from, to := o.FuncAt(r.at), o.FuncAt(r.to); from != to && to >= 0 && o.Facts.Funcs[to].Start != r.to {
+			o.jumps[r.to], again = true, true
+		}
+	}
+	if again {
+		o.Facts.Funcs = nil
+		o.intervals()
+	}
+}
+
 func (o *Object) inFDE(a uint64) bool {
 	fdes := o.File.FDEs
 	i := sort.Search(len(fdes), func(i int) bool { return fdes[i].End > a })
@@ -570,10 +607,23 @@ func (o *Object) address(fn *Func, to uint64, kind EdgeKind) {
 		return
 	}
 	if r := o.regionAt(to); r >= 0 {
-		fn.Regions = append(fn.Regions, uint32(r))
+		o.reach(fn, r, to)
 		if s, ok := o.stringAt(to); ok {
 			fn.Strings = append(fn.Strings, s)
 		}
+	}
+}
+
+// maxBias is how far, in bytes, before an array its folded base address may
+// lie ("array[i-1]" with i >= 1 addresses array-1).
+const maxBias = 128
+
+// reach adds the region of a data address, and the next one when the address
+// is so near to its start that it may be its biased base.
+func (o *Object) reach(fn *Func, r int, to uint64) {
+	fn.Regions = append(fn.Regions, uint32(r))
+	if r+1 < len(o.Facts.Regions) && o.Facts.Regions[r+1].Start-to <= maxBias && to < o.Facts.Regions[r+1].Start {
+		fn.Regions = append(fn.Regions, uint32(r+1))
 	}
 }
 
@@ -666,12 +716,12 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 		if i, ok := o.relocAt[r.to]; ok {
 			o.slot(fn, &o.File.Relocs[i], true)
 			if g := o.regionAt(r.to); g >= 0 && !o.isGOT(g) {
-				fn.Regions = append(fn.Regions, uint32(g))
+				o.reach(fn, g, r.to)
 			}
 			return
 		}
 		if g := o.regionAt(r.to); g >= 0 {
-			fn.Regions = append(fn.Regions, uint32(g))
+			o.reach(fn, g, r.to)
 		}
 	case refLoad:
 		g := o.regionAt(r.to)
@@ -690,7 +740,7 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			}
 			return
 		}
-		fn.Regions = append(fn.Regions, uint32(g))
+		o.reach(fn, g, r.to)
 		if i, ok := o.relocAt[r.to]; ok && o.File.Relocs[i].Type == object.RGlobDat {
 			o.slot(fn, &o.File.Relocs[i], false)
 		}
@@ -770,14 +820,21 @@ func (o *Object) jumpTable(fn *Func, self int, base uint64, bounds []uint64) {
 	if uint64(len(b)) > end-base {
 		b = b[:end-base]
 	}
-	for p := 0; p+4 <= len(b); p += 4 {
-		off := int64(int32(uint32(b[p]) | uint32(b[p+1])<<8 | uint32(b[p+2])<<16 | uint32(b[p+3])<<24))
-		i, ok := leaves(base + uint64(off))
+	target := func(to uint64) bool {
+		i, ok := leaves(to)
 		if !ok {
-			break
+			return false
 		}
 		if i != self {
 			fn.edge(i, EdgeTable)
+		} else {
+			o.tables[uint32(self)] = append(o.tables[uint32(self)], to)
+		}
+		return true
+	}
+	for p := 0; p+4 <= len(b); p += 4 {
+		if !target(base + uint64(int64(int32(le32(b[p:]))))) {
+			break
 		}
 	}
 	if o.File.IsPIE {
@@ -785,12 +842,8 @@ func (o *Object) jumpTable(fn *Func, self int, base uint64, bounds []uint64) {
 	}
 	for p := 0; p+8 <= len(b); p += 8 {
 		v, _ := o.File.U64(base + uint64(p))
-		i, ok := leaves(v)
-		if !ok {
+		if !target(v) {
 			break
-		}
-		if i != self {
-			fn.edge(i, EdgeTable)
 		}
 	}
 }
@@ -820,9 +873,71 @@ func (o *Object) fallsThrough(fn *Func) bool {
 			pos = at
 			continue
 		}
-		return !terminates(&in)
+		return !terminates(&in) && !o.restorer(&in, at)
 	}
 	return fn.End-fn.Start <= 256 && pos == fn.Start && fn.End > fn.Start && !o.allPadding(fn)
+}
+
+// restorer reports whether an instruction is a signal restorer's system call,
+// rt_sigreturn (15) with its number set right before, which never returns.
+func (o *Object) restorer(in *x86.Inst, at uint64) bool {
+	if in.Vector || in.Map != x86.Map0F || in.Op != 0x05 {
+		return false
+	}
+	b := o.File.Bytes(at-7, 7) // mov $15,%rax or mov $15,%eax
+	if b == nil {
+		return false
+	}
+	return string(b) == "\x48\xc7\xc0\x0f\x00\x00\x00" || string(b[2:]) == "\xb8\x0f\x00\x00\x00"
+}
+
+// dropPadding takes the way out of functions that hold nothing but padding and
+// that nothing enters, so that they don't count as callers of what follows.
+func (o *Object) dropPadding() {
+	fs := o.Facts.Funcs
+	entered := make([]bool, len(fs))
+	for i := range fs {
+		for _, e := range fs[i].Edges {
+			if e.Kind != EdgeFall {
+				entered[e.To] = true
+			}
+		}
+	}
+	for i := range o.Facts.Regions {
+		for _, f := range o.Facts.Regions[i].Funcs {
+			entered[f] = true
+		}
+	}
+	for _, f := range o.Facts.Roots {
+		entered[f] = true
+	}
+	for i := range o.Facts.Exports {
+		if f := o.Facts.Exports[i].Func; f > 0 {
+			entered[f-1] = true
+		}
+	}
+	falls := false // the function before runs on into this one
+	for i := range fs {
+		into := falls
+		falls = len(fs[i].Edges) > 0 && slices.Contains(fs[i].Edges, Edge{uint32(i + 1), EdgeFall})
+		if falls && !into && !entered[i] && o.nops(&fs[i]) {
+			fs[i].Edges, falls = nil, false
+		}
+	}
+}
+
+// nops reports whether a function is nothing but padding.
+func (o *Object) nops(fn *Func) bool {
+	b := o.File.Bytes(fn.Start, fn.End-fn.Start)
+	var in x86.Inst
+	for len(b) > 0 {
+		n := x86.Decode(b, &in)
+		if n == 0 || !isPadding(&in) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
 }
 
 func (o *Object) allPadding(fn *Func) bool {

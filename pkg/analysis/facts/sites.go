@@ -3,6 +3,7 @@ package facts
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/confinehq/confine/pkg/analysis/x86"
@@ -94,7 +95,7 @@ func (o *Object) behind(fi uint32, v val, s *state, off int64, depth int) number
 			it := interp{o: o}
 			out.add(o.interpret(fi, it.load(s, constant(a.off+off), 4), depth+1))
 		case aStack:
-			out.add(o.interpret(fi, s.slot(a.off+off), depth+1))
+			out.add(o.interpret(fi, s.slot(a.off+off, 4), depth+1))
 		case aParam:
 			out.from = append(out.from, wrapKey{fn: fi, loc: Loc(a.a), deref: true, off: a.off + off})
 		default:
@@ -115,14 +116,28 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 	}
 	var out numbers
 	var in x86.Inst
+	taken := map[uint32]bool{} // functions that take the address
+	stored := func(fi uint32, v val, s *state) {
+		m := use(fi, v, s)
+		// What the storing function's own parameters say is asked of its callers.
+		for _, k := range m.from {
+			m.add(o.callersValue(k, depth+1))
+		}
+		m.from = nil
+		out.add(m)
+	}
 	for i := range o.refs {
 		r := &o.refs[i]
-		if r.to > addr+7 || r.to+32 <= addr || r.kind == refJump {
+		if r.to > addr+7 || r.to+64 <= addr || r.kind == refJump {
+			continue
+		}
+		fi := o.FuncAt(r.at)
+		if fi < 0 {
 			continue
 		}
 		if r.kind == refAddr || r.kind == refImm {
-			if r.to <= addr {
-				return unresolved("the number is in a variable whose address is taken")
+			if r.to <= addr && addr-r.to < nearby && (r.to == addr || !o.scalarAt(r.to, addr-r.to)) {
+				taken[uint32(fi)] = true
 			}
 			continue
 		}
@@ -130,17 +145,10 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 			continue
 		}
 		store, reg, exact := storeOf(&in)
-		if !store {
-			continue
-		}
-		fi := o.FuncAt(r.at)
-		if fi < 0 {
+		if !store || r.to < addr && r.to+storeWidth(&in) <= addr {
 			continue
 		}
 		if r.to != addr {
-			if r.to < addr && r.to+uint64(in.OpSize) <= addr && !in.Vector && in.Map == x86.MapOne {
-				continue
-			}
 			return unresolved("the number is in a variable that is written as part of another")
 		}
 		if !exact {
@@ -151,15 +159,61 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 			continue
 		}
 		s := o.statesAt(uint32(fi), []uint64{r.at})[r.at]
-		m := use(uint32(fi), s.regs[reg], s)
-		// What the storing function's own parameters say is asked of its callers.
-		for _, k := range m.from {
-			m.add(o.callersValue(k, depth+1))
+		stored(uint32(fi), s.regs[reg], s)
+	}
+	for _, fi := range slices.Sorted(maps.Keys(taken)) {
+		w := o.watchVariable(fi, addr)
+		if w.escapes {
+			return unresolved("the number is in a variable whose address is taken")
 		}
-		m.from = nil
-		out.add(m)
+		for _, st := range w.stores {
+			stored(fi, st.v, st.s)
+		}
 	}
 	return out
+}
+
+// storeWidth is an upper bound of the bytes that a store writes.
+func storeWidth(in *x86.Inst) uint64 {
+	switch {
+	case in.Vector:
+		return 64
+	case in.Map == x86.MapOne && in.Op >= 0xd8 && in.Op <= 0xdf:
+		return 108 // fsave
+	case in.Map == x86.MapOne:
+		return uint64(in.OpSize)
+	case in.Map == x86.Map0F && (in.Op >= 0x90 && in.Op <= 0x9f || in.Op == 0xb0 || in.Op == 0xc0):
+		return 1
+	case in.Map == x86.Map0F && (in.Op == 0xb1 || in.Op == 0xc1 || in.Op == 0xab || in.Op == 0xb3 || in.Op == 0xbb || in.Op == 0xba || in.Op == 0xc3):
+		return uint64(in.OpSize)
+	case in.Map == x86.Map0F && in.Op == 0xae:
+		return 4096 // xsave
+	}
+	return 16
+}
+
+// scalarAt reports whether code reads or writes a variable of at most size
+// bytes at addr: what follows it is then taken for another object, which
+// pointers to this one don't reach. It is the one place where the layout of
+// data is guessed, and it matters only for numbers kept behind a pointer in a
+// variable (set*id of glibc in static programs).
+func (o *Object) scalarAt(addr, size uint64) bool {
+	var in x86.Inst
+	for i := range o.refs {
+		r := &o.refs[i]
+		if r.to != addr || r.kind != refLoad || x86.Decode(o.File.From(r.at), &in) == 0 {
+			continue
+		}
+		if in.Vector || uint64(in.OpSize) > size {
+			continue
+		}
+		switch {
+		case in.Map == x86.MapOne && (in.Op == 0x89 || in.Op == 0x8b || in.Op == 0xc7 || in.Op == 0x87),
+			in.Map == x86.Map0F && (in.Op == 0xb1 || in.Op == 0xc1):
+			return true
+		}
+	}
+	return false
 }
 
 // storeOf reports whether an instruction with a memory operand writes it, and
@@ -309,7 +363,7 @@ func (s *state) at(l Loc, call bool) val {
 	if call {
 		off -= 8
 	}
-	return s.slot(sp + off)
+	return s.slot(sp+off, 4)
 }
 
 // passed evaluates what function c passes to wrapper k, one result per call
@@ -375,6 +429,7 @@ func (o *Object) resolveSites(ctx context.Context) error {
 			work = append(work, o.settle(s, n)...)
 		}
 	}
+	o.callbacks = map[uint32]bool{}
 	for len(work) > 0 {
 		k := work[len(work)-1]
 		work = work[:len(work)-1]
@@ -385,6 +440,9 @@ func (o *Object) resolveSites(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if k.deref && o.addressTaken(k.fn) {
+			work = append(work, o.callbackSites(k)...)
+		}
 		for _, c := range uniq(slices.Clone(o.callers[k.fn])) {
 			fn := &o.Facts.Funcs[c]
 			for _, p := range o.passedAt(c, o.callSites(c, k.fn), k, 0) {
@@ -394,7 +452,86 @@ func (o *Object) resolveSites(ctx context.Context) error {
 			}
 		}
 	}
+	for f, known := range o.callbacks {
+		sites := o.Facts.Funcs[f].Sites
+		for i := range sites {
+			sites[i].Called = known && sites[i].Derefs
+		}
+	}
 	return nil
+}
+
+// callbackSites finds the numbers that a function reads behind a pointer which
+// it gets when it is called back: where code passes the function's address, it
+// passes that pointer in the same call (musl's set*id). Where that can't be
+// seen, the function is left to count as entered by anybody.
+func (o *Object) callbackSites(k wrapKey) []wrapKey {
+	o.callbacks[k.fn] = false
+	for i := range o.Facts.Regions {
+		if slices.Contains(o.Facts.Regions[i].Funcs, k.fn) {
+			return nil
+		}
+	}
+	if o.exported(k.fn) {
+		return nil
+	}
+	var work []wrapKey
+	found := false
+	for c := range o.Facts.Funcs {
+		fn := &o.Facts.Funcs[c]
+		if !slices.ContainsFunc(fn.Edges, func(e Edge) bool { return e.To == k.fn && e.Kind != EdgeCall && e.Kind != EdgeFall }) {
+			continue
+		}
+		sites := o.passing(uint32(c), k)
+		if len(sites) == 0 {
+			return nil
+		}
+		for _, p := range sites {
+			s := Site{Addr: p.at, Kind: SiteSyscall, Via: k.fn + 1}
+			work = append(work, o.settle(&s, p.numbers)...)
+			fn.Sites = append(fn.Sites, s)
+			found = true
+		}
+	}
+	o.callbacks[k.fn] = found
+	return work
+}
+
+// passing evaluates what lies behind the pointers that function c passes along
+// with the address of function k.fn.
+func (o *Object) passing(c uint32, k wrapKey) []passedNumbers {
+	calls := o.sitesWhere(&o.Facts.Funcs[c], func(r *ref) bool {
+		return r.kind == refJump && (r.to < o.Facts.Funcs[c].Start || r.to >= o.Facts.Funcs[c].End) || r.kind == refSlot
+	})
+	addrs := make([]uint64, len(calls))
+	for i, s := range calls {
+		addrs[i] = s.at
+	}
+	states := o.statesAt(c, addrs)
+	start := int64(o.Facts.Funcs[k.fn].Start)
+	var out []passedNumbers
+	for _, at := range addrs {
+		s := states[at]
+		passes := false
+		for _, r := range argRegs[:6] {
+			v, ok := s.regs[r].single()
+			passes = passes || ok && v == start
+		}
+		if !passes {
+			continue
+		}
+		var n numbers
+		for _, r := range argRegs[:6] {
+			if _, ok := s.regs[r].stack(); ok {
+				n.add(o.behind(c, s.regs[r], s, k.off, 0))
+			}
+		}
+		if len(n.nrs)+len(n.from) == 0 {
+			n.why = "the number is passed to a callback"
+		}
+		out = append(out, passedNumbers{at, n})
+	}
+	return out
 }
 
 // settle writes what is known into a site; parameters become keys to ask the

@@ -2,7 +2,10 @@ package facts
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+
+	"github.com/confinehq/confine/pkg/analysis/x86"
 )
 
 // maxAtoms bounds the alternatives of one value; more make it unknown.
@@ -168,7 +171,10 @@ func (v val) mask32() val {
 // state is what is known at one instruction.
 type state struct {
 	regs  [16]val
+	xmm   [16][2]val    // the halves of the vector registers, in Go programs; bottom is unknown, too
 	slots map[int64]val // offset from the entry stack pointer to the value of 8 bytes there
+	// narrow holds the offsets of slots of which only 4 bytes are known.
+	narrow map[int64]struct{}
 	// escape is the lowest stack offset whose address somebody else may hold.
 	escape int64
 	// lost is set when an unknown store may have changed stack parameters.
@@ -178,7 +184,7 @@ type state struct {
 const noEscape = int64(1) << 62
 
 func entryState() *state {
-	s := &state{slots: map[int64]val{}, escape: noEscape}
+	s := &state{slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: noEscape}
 	for r := range s.regs {
 		s.regs[r] = param(Loc(r))
 	}
@@ -187,7 +193,7 @@ func entryState() *state {
 }
 
 func unknownState() *state {
-	s := &state{slots: map[int64]val{}, escape: -noEscape, lost: true}
+	s := &state{slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: -noEscape, lost: true}
 	for r := range s.regs {
 		s.regs[r] = top
 	}
@@ -200,6 +206,7 @@ func (s *state) clone() *state {
 	for k, v := range s.slots {
 		c.slots[k] = v
 	}
+	c.narrow = maps.Clone(s.narrow)
 	return &c
 }
 
@@ -218,6 +225,21 @@ func (s *state) merge(t *state, widen bool) bool {
 		j := join(s.regs[r], t.regs[r])
 		if !j.equal(s.regs[r]) {
 			s.regs[r], changed = j, true
+		}
+	}
+	for r := range s.xmm {
+		for h := range s.xmm[r] {
+			v, w := s.xmm[r][h], t.xmm[r][h]
+			if v.bottom() || v.top {
+				continue
+			}
+			j := top
+			if !w.bottom() {
+				j = join(v, w)
+			}
+			if !j.equal(v) {
+				s.xmm[r][h], changed = j, true
+			}
 		}
 	}
 	for k, v := range s.slots {
@@ -239,6 +261,11 @@ func (s *state) merge(t *state, widen bool) bool {
 			}
 		}
 	}
+	for k := range t.narrow {
+		if _, ok := s.narrow[k]; !ok {
+			s.narrow[k], changed = struct{}{}, true
+		}
+	}
 	if t.escape < s.escape {
 		s.escape, changed = t.escape, true
 	}
@@ -246,6 +273,29 @@ func (s *state) merge(t *state, widen bool) bool {
 		s.lost, changed = true, true
 	}
 	return changed
+}
+
+// vector returns what is known of a vector register.
+func (s *state) vector(r uint8) [2]val {
+	v := s.xmm[r&15]
+	for h := range v {
+		if v[h].bottom() {
+			v[h] = top
+		}
+	}
+	return v
+}
+
+// dropVectors forgets the vector registers that an instruction may write.
+func (s *state) dropVectors(in *x86.Inst) {
+	if !in.HasRM {
+		s.xmm = [16][2]val{}
+		return
+	}
+	s.xmm[in.Reg&15], s.xmm[0] = [2]val{}, [2]val{}
+	if in.Mod == 3 {
+		s.xmm[in.RM&15] = [2]val{}
+	}
 }
 
 // unwritten is the value of a slot that nothing has been stored to.
@@ -258,38 +308,55 @@ func (s *state) unwritten(off int64) val {
 	return top
 }
 
-func (s *state) slot(off int64) val {
+// slot reads size bytes, 4 or 8.
+func (s *state) slot(off int64, size int) val {
 	if v, ok := s.slots[off]; ok {
+		if _, narrow := s.narrow[off]; narrow && size > 4 {
+			return top
+		}
 		return v
 	}
 	for d := int64(1); d < 8; d++ { // part of another slot
-		if _, ok := s.slots[off-d]; ok {
+		if s.covers(off-d, d) {
 			return top
 		}
 	}
 	return s.unwritten(off)
 }
 
+// covers reports whether a slot at off reaches over d bytes or more.
+func (s *state) covers(off, d int64) bool {
+	if _, ok := s.slots[off]; !ok {
+		return false
+	}
+	_, narrow := s.narrow[off]
+	return d < 4 || !narrow
+}
+
 // store puts v into size bytes at off.
 func (s *state) store(off int64, size int64, v val) {
 	for d := -7; int64(d) < size; d++ {
 		if d != 0 {
-			if _, ok := s.slots[off+int64(d)]; ok {
-				s.slots[off+int64(d)] = top
+			if k := off + int64(d); s.covers(k, int64(-d)) {
+				s.slots[k] = top
 			}
 		}
 	}
 	if len(s.slots) > 4096 {
-		s.slots = map[int64]val{}
+		s.slots, s.narrow = map[int64]val{}, map[int64]struct{}{}
 		s.lost = true
 	}
 	if size < 4 || size > 8 {
 		v = top
 		for d := int64(8); d < size; d += 8 {
 			s.slots[off+d] = top
+			delete(s.narrow, off+d)
 		}
 	}
 	s.slots[off] = v
+	if delete(s.narrow, off); size < 8 {
+		s.narrow[off] = struct{}{}
+	}
 	if low, ok := v.hasStack(); ok {
 		s.escape = min(s.escape, low)
 	}
