@@ -3,11 +3,15 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
+	"google.golang.org/grpc"
+
 	"github.com/confinehq/confine/internal/cli"
+	"github.com/confinehq/confine/internal/standalone"
 )
 
 func main() { os.Exit(run()) }
@@ -17,5 +21,9 @@ func run() int {
 	defer stop()
 	// The first signal ends the job in good order, a second one at once.
 	context.AfterFunc(ctx, stop)
-	return cli.Main(ctx, os.Args[1:], cli.System())
+	env := cli.System()
+	env.Standalone = func(ctx context.Context, o cli.StandaloneOptions) (grpc.ClientConnInterface, io.Closer, error) {
+		return standalone.Start(ctx, standalone.Options(o))
+	}
+	return cli.Main(ctx, os.Args[1:], env)
 }

@@ -15,6 +15,10 @@ import (
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
+// maxMessage bounds a message of the server, in bytes: a result has all of a
+// run's objects and reasons.
+const maxMessage = 64 << 20
+
 // connect opens a connection to the server that flags and configuration name.
 // Whether anybody answers shows at the first call.
 func (a *app) connect() (*grpc.ClientConn, error) {
@@ -29,7 +33,7 @@ func (a *app) connect() (*grpc.ClientConn, error) {
 	} else if creds, err = clientTLS(t); err != nil {
 		return nil, err
 	}
-	return grpc.NewClient(t.address, grpc.WithTransportCredentials(creds))
+	return grpc.NewClient(t.address, grpc.WithTransportCredentials(creds), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
 }
 
 // withServer calls f with a client of the server, and renews the certificate

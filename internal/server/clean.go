@@ -1,0 +1,48 @@
+package server
+
+import (
+	"strings"
+	"unicode"
+)
+
+// Bounds on what an agent's texts can hold, in bytes.
+const (
+	maxText  = 2048
+	maxPath  = 4096
+	maxItems = 100_000
+)
+
+// clean makes text of an agent safe to store and to print: valid, without
+// control characters that a terminal would obey, and bounded.
+func clean(text string, limit int) string {
+	text = strings.ToValidUTF8(text, "?")
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit], "") + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Cf, r):
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// cleanAll is clean for a list, which is cut at most items.
+func cleanAll(texts []string, limit, most int) []string {
+	var out []string
+	for _, t := range texts[:min(len(texts), most)] {
+		out = append(out, clean(t, limit))
+	}
+	return out
+}
+
+// cleanKind accepts a stable word, kebab-case.
+func cleanKind(kind string) string {
+	if kind == "" || len(kind) > 64 || strings.Trim(kind, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return "other"
+	}
+	return kind
+}

@@ -1,0 +1,250 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/confinehq/confine/internal/store"
+	"github.com/confinehq/confine/internal/version"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+const (
+	// maxTimeout bounds one observation.
+	maxTimeout = 24 * time.Hour
+	// maxSpec bounds each list of a request, in items.
+	maxSpec = 1000
+)
+
+// Profile implements confine.v1.OperatorService.
+func (s *Server) Profile(req *confinev1.ProfileRequest, stream grpc.ServerStreamingServer[confinev1.ProfileResponse]) error {
+	if err := checkSpec(req.GetSpec()); err != nil {
+		return err
+	}
+	if !s.enter() {
+		return errStopping
+	}
+	defer s.active.Done()
+	r, err := s.begin(stream.Context(), req)
+	if err != nil {
+		return err
+	}
+	type outcome struct {
+		result *confinev1.Result
+		err    error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		result, err := s.carryOut(stream.Context(), r)
+		done <- outcome{result, err}
+	}()
+	var broken error // the operator does not listen any more
+	for {
+		select {
+		case p := <-r.news:
+			broken = s.show(stream, p, broken, r)
+		case o := <-done:
+			for len(r.news) > 0 {
+				broken = s.show(stream, <-r.news, broken, r)
+			}
+			if o.err != nil {
+				return o.err
+			}
+			return stream.Send(&confinev1.ProfileResponse{Event: &confinev1.ProfileResponse_Result{Result: o.result}})
+		}
+	}
+}
+
+// show sends progress; when it can't, the run has lost its reason.
+func (s *Server) show(stream grpc.ServerStreamingServer[confinev1.ProfileResponse], p *confinev1.Progress, broken error, r *run) error {
+	if broken != nil {
+		return broken
+	}
+	err := stream.Send(&confinev1.ProfileResponse{Event: &confinev1.ProfileResponse_Progress{Progress: p}})
+	if err != nil {
+		r.fail(status.Error(codes.Canceled, "the operator went away"))
+	}
+	return err
+}
+
+// enter counts a run, unless the server is stopping.
+func (s *Server) enter() bool {
+	s.activeMu.Lock()
+	defer s.activeMu.Unlock()
+	if s.noMoreRun {
+		return false
+	}
+	s.active.Add(1)
+	return true
+}
+
+// begin finds the node and starts the run there.
+func (s *Server) begin(ctx context.Context, req *confinev1.ProfileRequest) (*run, error) {
+	name, err := s.chooseNode(ctx, req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRun(ctx, s, req.GetSpec())
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	if !s.agents.begin(name, r) {
+		r.fail(context.Canceled)
+		return nil, status.Errorf(codes.FailedPrecondition, "node %s is not connected; start its agent ('systemctl start confine-agent' there)", name)
+	}
+	return r, nil
+}
+
+// chooseNode finds the node that the operator means.
+func (s *Server) chooseNode(ctx context.Context, name string) (string, error) {
+	connected := s.agents.connected()
+	if slices.Contains(connected, name) {
+		return name, nil
+	}
+	if name != "" {
+		return "", s.absentNode(ctx, name, connected)
+	}
+	switch len(connected) {
+	case 1:
+		return connected[0], nil
+	case 0:
+		return "", status.Error(codes.FailedPrecondition, "no node is connected; join one with 'confinectl token create' here and 'confine-agent --server HOST:PORT --token TOKEN' there")
+	}
+	return "", status.Errorf(codes.InvalidArgument, "%d nodes are connected (%s); name one with --node", len(connected), someOf(connected))
+}
+
+func (s *Server) absentNode(ctx context.Context, name string, connected []string) error {
+	known, err := s.store.Nodes(ctx)
+	if err != nil {
+		return storeError(err)
+	}
+	for _, n := range known {
+		if n.GetName() == name {
+			return status.Errorf(codes.FailedPrecondition, "node %s is not connected, it was last seen on %s; start its agent ('systemctl start confine-agent' there)",
+				name, n.GetLastSeen().AsTime().Format(time.RFC3339))
+		}
+	}
+	if len(connected) == 0 {
+		return status.Errorf(codes.NotFound, "node %q is unknown, and no other is connected; 'confinectl nodes' lists those that joined", clean(name, 64))
+	}
+	return status.Errorf(codes.NotFound, "node %q is unknown; connected: %s", clean(name, 64), someOf(connected))
+}
+
+func someOf(names []string) string {
+	const most = 8
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + ", ..."
+	}
+	return strings.Join(names, ", ")
+}
+
+// checkSpec refuses what no node could carry out.
+func checkSpec(spec *confinev1.RunSpec) error {
+	bad := func(format string, args ...any) error { return status.Errorf(codes.InvalidArgument, format, args...) }
+	switch image, container := spec.GetImage(), spec.GetContainerId(); {
+	case spec == nil || image == "" && container == "":
+		return bad("name an image or a container to profile")
+	case image != "" && container != "":
+		return bad("an image and a container exclude each other")
+	case image != "":
+		if _, err := reference.ParseDockerRef(image); err != nil {
+			return bad("image %q: %v", clean(image, 128), err)
+		}
+	}
+	for what, d := range map[string]interface{ AsDuration() time.Duration }{"timeout": spec.GetTimeout(), "quiet period": spec.GetQuiet()} {
+		if v := d.AsDuration(); v < 0 || v > maxTimeout {
+			return bad("the %s %v is not between 0 and %v", what, v, maxTimeout)
+		}
+	}
+	for what, list := range map[string][]string{
+		"environment": spec.GetEnv(), "arguments": spec.GetArgs(), "mounts": spec.GetMounts(), "workload": spec.GetWorkload(), "files to load": spec.GetLoad(),
+	} {
+		if len(list) > maxSpec {
+			return bad("%d %s are more than the limit of %d", len(list), what, maxSpec)
+		}
+	}
+	for _, p := range spec.GetLoad() {
+		if !canonical(p) {
+			return bad("file to load %q: give an absolute path inside the container", clean(p, 128))
+		}
+	}
+	return nil
+}
+
+// ListNodes implements confine.v1.OperatorService.
+func (s *Server) ListNodes(ctx context.Context, _ *confinev1.ListNodesRequest) (*confinev1.ListNodesResponse, error) {
+	nodes, err := s.store.Nodes(ctx)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	connected := s.agents.connected()
+	for _, n := range nodes {
+		n.Connected = slices.Contains(connected, n.GetName())
+	}
+	return &confinev1.ListNodesResponse{Nodes: nodes}, nil
+}
+
+// ListProfiles implements confine.v1.OperatorService.
+func (s *Server) ListProfiles(ctx context.Context, req *confinev1.ListProfilesRequest) (*confinev1.ListProfilesResponse, error) {
+	all, err := s.store.Summaries(ctx)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	out := &confinev1.ListProfilesResponse{}
+	for _, p := range all {
+		if req.GetImage() == "" || sameImage(p, req.GetImage()) {
+			out.Profiles = append(out.Profiles, p)
+		}
+	}
+	return out, nil
+}
+
+// GetProfile implements confine.v1.OperatorService.
+func (s *Server) GetProfile(ctx context.Context, req *confinev1.GetProfileRequest) (*confinev1.GetProfileResponse, error) {
+	name := req.GetName()
+	result, err := s.store.Result(ctx, name)
+	if err == nil {
+		return &confinev1.GetProfileResponse{Result: result}, nil
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return nil, storeError(err)
+	}
+	all, err := s.store.Summaries(ctx)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	for _, p := range all { // newest first
+		if !sameImage(p, name) {
+			continue
+		}
+		result, err := s.store.Result(ctx, p.GetId())
+		if err != nil {
+			return nil, storeError(err)
+		}
+		return &confinev1.GetProfileResponse{Result: result}, nil
+	}
+	return nil, status.Errorf(codes.NotFound, "no result is stored for %q; 'confinectl profiles' lists them, 'confinectl profile' makes one", clean(name, 128))
+}
+
+// sameImage compares a result's image with what a user typed: a reference in
+// any of its forms, or a digest.
+func sameImage(p *confinev1.ProfileSummary, typed string) bool {
+	if p.GetImage() == typed || p.GetDigest() == typed && typed != "" {
+		return true
+	}
+	ref, err := reference.ParseDockerRef(typed)
+	return err == nil && ref.String() == p.GetImage()
+}
+
+// GetServerInfo implements confine.v1.OperatorService.
+func (s *Server) GetServerInfo(context.Context, *confinev1.GetServerInfoRequest) (*confinev1.GetServerInfoResponse, error) {
+	return &confinev1.GetServerInfoResponse{Version: version.Version}, nil
+}
