@@ -1,10 +1,388 @@
 package analysis
 
 import (
+	"cmp"
 	"context"
+	"debug/elf"
 	"errors"
+	"fmt"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/confinehq/confine/pkg/analysis/link"
+	"github.com/confinehq/confine/pkg/analysis/object"
+	"github.com/confinehq/confine/pkg/analysis/objects"
+	"github.com/confinehq/confine/pkg/analysis/reach"
+	"github.com/confinehq/confine/pkg/rootfs"
+	"github.com/confinehq/confine/pkg/syscalls"
 )
 
-func analyze(_ context.Context, _ Request) (*Result, error) {
-	return nil, errors.New("analyze: not built yet")
+// maxPrograms bounds the programs of one analysis, those that were found by
+// following included.
+const maxPrograms = 2048
+
+// analysis is one Analyze under way.
+type analysis struct {
+	ctx  context.Context
+	req  Request
+	root rootfs.Root
+	set  *objects.Set
+	sys  *link.System
+
+	work  []Program
+	seen  map[string]bool // key: canonical path of a program
+	found map[string]Origin
+
+	arch    syscalls.Arch
+	machine elf.Machine
+	calls   map[int32]*call
+	widened *Reason
+	compat  bool
+
+	result Result
+	issues map[Issue]bool
+}
+
+// call is one system call with the reasons found so far.
+type call struct{ reasons []Reason }
+
+func analyze(ctx context.Context, req Request) (*Result, error) {
+	if len(req.Programs) == 0 {
+		return nil, errors.New("analyse: no program is named")
+	}
+	parallel := req.Options.Parallel
+	if parallel <= 0 {
+		parallel = runtime.GOMAXPROCS(0)
+	}
+	a := &analysis{
+		ctx: ctx, req: req, root: req.Root, sys: link.NewSystem(req.Root),
+		seen: map[string]bool{}, found: map[string]Origin{}, calls: map[int32]*call{}, issues: map[Issue]bool{},
+	}
+	var cache objects.Cache
+	if req.Options.Cache != nil {
+		cache = req.Options.Cache
+	}
+	a.set = objects.NewSet(req.Root, cache, parallel, req.Options.Progress)
+	defer a.set.Wait()
+	a.work = slices.Clone(req.Programs)
+	var first error
+	for len(a.work) > 0 {
+		p := a.work[0]
+		a.work = a.work[1:]
+		if err := a.program(p); err != nil {
+			if ctx.Err() != nil {
+				return nil, fmt.Errorf("analyse %s: %w", p.Path, ctx.Err())
+			}
+			if first == nil {
+				first = err
+			}
+			if p.Origin != OriginStatic {
+				a.incomplete("unreadable-object", p.Path, err.Error())
+			}
+		}
+	}
+	if len(a.result.Entrypoints) == 0 {
+		return nil, first
+	}
+	a.finish()
+	return &a.result, nil
+}
+
+func (a *analysis) incomplete(kind, object, detail string) {
+	a.issues[Issue{kind, object, detail}] = true
+}
+
+// program analyses one program: an ELF file, or the interpreter of a script.
+func (a *analysis) program(p Program) error {
+	p.Origin = cmp.Or(p.Origin, OriginExecuted)
+	e, err := a.root.Lookup(a.ctx, p.Path)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", p.Path, err)
+	}
+	if e.Kind != rootfs.KindFile {
+		return fmt.Errorf("read %s: %w", p.Path, rootfs.ErrNotRegular)
+	}
+	if a.seen[e.Path] {
+		return nil
+	}
+	if len(a.seen) >= maxPrograms {
+		a.incomplete("too-many-programs", p.Path, fmt.Sprintf("more than %d programs are reachable; the rest was left out", maxPrograms))
+		return nil
+	}
+	a.seen[e.Path] = true
+	o, err := a.set.Load(a.ctx, e.Path)
+	if errors.Is(err, object.ErrNotELF) {
+		return a.script(p, e)
+	}
+	if err != nil {
+		return err
+	}
+	return a.elf(p, o)
+}
+
+func (a *analysis) elf(p Program, o *objects.Object) error {
+	switch {
+	case o.Header.Class == elf.ELFCLASS32 && o.Header.Machine == elf.EM_386:
+		a.compat = true
+		a.incomplete("foreign-arch", o.Path, "it is a 32-bit program, whose code isn't analysed")
+		a.result.Entrypoints = append(a.result.Entrypoints, o.Path)
+		a.found[o.Path] = p.Origin
+		return nil
+	case o.Header.Class != elf.ELFCLASS64 || o.Header.Machine != elf.EM_X86_64:
+		return fmt.Errorf("analyse %s: programs for %v aren't analysed yet, only those for x86-64", o.Path, o.Header.Machine)
+	}
+	a.machine, a.arch = o.Header.Machine, syscalls.AMD64
+	l := link.New(a.set, a.root, a.sys, o, p.Env)
+	if err := l.Startup(a.ctx); err != nil {
+		return err
+	}
+	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.services})
+	if err != nil {
+		return err
+	}
+	a.result.Entrypoints = append(a.result.Entrypoints, o.Path)
+	a.merge(p, o, r)
+	if !a.req.Options.NoFollow {
+		a.follow(p, o, r)
+	}
+	return nil
+}
+
+// merge takes in what one program can do.
+func (a *analysis) merge(p Program, o *objects.Object, r *reach.Result) {
+	mapped := map[string]bool{}
+	for _, l := range p.Load {
+		if e, err := a.root.Lookup(a.ctx, l); err == nil {
+			mapped[e.Path] = true
+		}
+	}
+	for _, m := range r.Members {
+		origin := OriginStatic
+		switch {
+		case m.Object == o:
+			origin = p.Origin
+		case mapped[m.Object.Path]:
+			origin = OriginMapped
+		}
+		if old, ok := a.found[m.Object.Path]; !ok || rank(origin) < rank(old) {
+			a.found[m.Object.Path] = origin
+		}
+	}
+	for nr, c := range r.Calls {
+		a.add(nr, Reason{Kind: "site", Chain: frames(c.Chain), Detail: fmt.Sprintf("%d places", c.Sites)})
+	}
+	if len(r.Compat) > 0 {
+		a.compat = true
+		for nr := range r.Compat {
+			if name, ok := syscalls.Name(syscalls.I386, int(nr)); ok {
+				a.compatCall(name, o.Path)
+			}
+		}
+	}
+	if r.Widened && a.widened == nil {
+		a.widened = &Reason{Kind: "fallback", Detail: "a system call in " + o.Path + " can have any number"}
+	}
+	for _, i := range r.Issues {
+		a.issue(i)
+	}
+}
+
+func (a *analysis) issue(i reach.Issue) {
+	if i.Watched && (a.req.Options.Observed || a.req.Options.NoFollow && i.Kind == "computed-exec") {
+		a.note(i.Kind, i.Object, i.Detail)
+		return
+	}
+	a.incomplete(i.Kind, i.Object, i.Detail)
+}
+
+func (a *analysis) note(kind, object, detail string) {
+	n := Issue{kind, object, detail}
+	if !slices.Contains(a.result.Notes, n) {
+		a.result.Notes = append(a.result.Notes, n)
+	}
+}
+
+// compatCall notes a call through the 32-bit gate. Profiles allow by name for
+// all architectures that they state, so the name counts.
+func (a *analysis) compatCall(name, object string) {
+	if nr, ok := syscalls.Number(a.arch, name); ok {
+		a.add(int32(nr), Reason{Kind: "site", Detail: "made through the 32-bit gate by " + object})
+	} else {
+		a.incomplete("compat-call", object, name+" is made through the 32-bit gate and has no 64-bit counterpart")
+	}
+}
+
+func (a *analysis) add(nr int32, r Reason) {
+	c := a.calls[nr]
+	if c == nil {
+		c = &call{}
+		a.calls[nr] = c
+	}
+	c.reasons = append(c.reasons, r)
+}
+
+func rank(o Origin) int {
+	return slices.Index([]Origin{OriginExecuted, OriginMapped, OriginStatic}, o)
+}
+
+func frames(list []reach.Frame) []Frame {
+	out := make([]Frame, len(list))
+	for i, f := range list {
+		out[i] = Frame(f)
+	}
+	return out
+}
+
+// restartable are the calls that the kernel itself continues through
+// restart_syscall when a stop signal has interrupted them (those whose code
+// returns -ERESTART_RESTARTBLOCK: kernel/time/hrtimer.c,
+// kernel/time/posix-timers.c, kernel/time/alarmtimer.c, kernel/futex/waitwake.c,
+// fs/select.c).
+var restartable = []string{"nanosleep", "clock_nanosleep", "futex", "poll", "futex_waitv", "futex_wait"}
+
+// maxReasons bounds the reasons kept for a call: one for each of the first
+// programs that make it.
+const maxReasons = 8
+
+func (a *analysis) finish() {
+	r := &a.result
+	r.Platform, r.Compat = a.arch.Platform(), a.compat
+	if a.widened != nil {
+		for _, c := range syscalls.All(a.arch) {
+			if a.calls[int32(c.Nr)] == nil {
+				a.add(int32(c.Nr), *a.widened)
+			}
+		}
+	}
+	for nr, c := range a.calls {
+		name, ok := syscalls.Name(a.arch, int(nr))
+		if !ok {
+			if nr >= 0 {
+				a.note("unknown-number", firstObject(c), fmt.Sprintf("there is code for system call %d, which this version doesn't know and the profile doesn't allow", nr))
+			}
+			continue
+		}
+		slices.SortStableFunc(c.reasons, func(x, y Reason) int { return cmp.Compare(len(x.Chain), len(y.Chain)) })
+		c.reasons = c.reasons[:min(len(c.reasons), maxReasons)]
+		r.Syscalls = append(r.Syscalls, Syscall{Name: name, Nr: int(nr), Reasons: c.reasons})
+	}
+	a.kernelCalls()
+	slices.SortFunc(r.Syscalls, func(x, y Syscall) int { return cmp.Compare(x.Name, y.Name) })
+	a.objects()
+	slices.Sort(r.Entrypoints)
+	r.Entrypoints = slices.Compact(r.Entrypoints)
+	for i := range a.issues {
+		r.Incomplete = append(r.Incomplete, i)
+	}
+	sortIssues(r.Incomplete)
+	sortIssues(r.Notes)
+}
+
+func (a *analysis) kernelCalls() {
+	r := &a.result
+	has := func(name string) bool {
+		return slices.ContainsFunc(r.Syscalls, func(s Syscall) bool { return s.Name == name })
+	}
+	if has("restart_syscall") {
+		return
+	}
+	for _, name := range restartable {
+		if !has(name) {
+			continue
+		}
+		if nr, ok := syscalls.Number(a.arch, "restart_syscall"); ok {
+			r.Syscalls = append(r.Syscalls, Syscall{Name: "restart_syscall", Nr: nr, Reasons: []Reason{{
+				Kind: "kernel", Detail: "the kernel continues " + name + " with it after a stop signal",
+			}}})
+		}
+		return
+	}
+}
+
+func firstObject(c *call) string {
+	for _, r := range c.reasons {
+		if n := len(r.Chain); n > 0 {
+			return r.Chain[n-1].Object
+		}
+	}
+	return ""
+}
+
+func (a *analysis) objects() {
+	for p, origin := range a.found {
+		o, err := a.set.Load(a.ctx, p)
+		if err != nil {
+			continue
+		}
+		a.result.Objects = append(a.result.Objects, Object{Path: o.Path, SHA256: o.SHA256, Size: o.Size, Origin: origin, Cached: o.Cached})
+	}
+	slices.SortFunc(a.result.Objects, func(x, y Object) int { return cmp.Compare(x.Path, y.Path) })
+}
+
+func sortIssues(list []Issue) {
+	slices.SortFunc(list, func(x, y Issue) int {
+		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Object, y.Object), cmp.Compare(x.Detail, y.Detail))
+	})
+}
+
+// services lists the libraries that the C library loads by its configuration
+// when code that reads that configuration is reachable: name services, for
+// whose names glibc computes "libnss_NAME.so.2" (nsswitch.conf(5)).
+func (a *analysis) services(ctx context.Context, config string) []string {
+	if config != "/etc/nsswitch.conf" {
+		return nil
+	}
+	var out []string
+	for line := range strings.Lines(string(a.sys.Read(ctx, config))) {
+		line, _, _ = strings.Cut(line, "#")
+		_, list, ok := strings.Cut(line, ":")
+		if !ok {
+			continue
+		}
+		for _, s := range strings.Fields(list) {
+			if !strings.HasPrefix(s, "[") && !strings.Contains(s, "/") && !strings.HasSuffix(s, "]") {
+				out = append(out, "libnss_"+s+".so.2")
+			}
+		}
+	}
+	if len(out) == 0 {
+		out = []string{"libnss_files.so.2", "libnss_dns.so.2"}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// follow adds the programs that a program names and may execute.
+func (a *analysis) follow(p Program, o *objects.Object, r *reach.Result) {
+	nr1, _ := syscalls.Number(a.arch, "execve")
+	nr2, _ := syscalls.Number(a.arch, "execveat")
+	if r.Calls[int32(nr1)] == nil && r.Calls[int32(nr2)] == nil && !r.Widened {
+		return
+	}
+	a.issue(reach.Issue{Kind: "computed-exec", Object: o.Path, Watched: true,
+		Detail: "it can execute programs whose names it computes; only those that it names or that were seen are included"})
+	for _, n := range r.Paths {
+		a.executable(n.Text, p.Env)
+	}
+}
+
+// executable adds a program when there is one at a path.
+func (a *analysis) executable(name string, env []string) {
+	if name == "/" || strings.HasSuffix(name, "/") {
+		return
+	}
+	e, err := a.root.Lookup(a.ctx, name)
+	if err != nil || e.Kind != rootfs.KindFile || e.Mode&0o111 == 0 || a.seen[e.Path] || isLibrary(e.Path) {
+		return
+	}
+	a.work = append(a.work, Program{Path: e.Path, Origin: OriginStatic, Env: env})
+}
+
+// isLibrary reports whether a name is that of a shared object; those are
+// often executable files, too.
+func isLibrary(p string) bool {
+	base := path.Base(p)
+	return strings.HasSuffix(base, ".so") || strings.Contains(base, ".so.")
 }

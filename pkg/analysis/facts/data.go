@@ -193,7 +193,7 @@ func (o *Object) exports() {
 			continue
 		}
 		e := Export{Name: s.Name, Version: s.Version, Hidden: s.Hidden, IFunc: s.Type == elf.STT_GNU_IFUNC}
-		if o.code(s.Addr) {
+		if o.code(s.Addr) && s.Type != elf.STT_OBJECT {
 			if fn := o.FuncAt(s.Addr); fn >= 0 {
 				e.Func = uint32(fn) + 1
 				name(s, fn)
@@ -266,6 +266,14 @@ func (o *Object) roots() {
 		// the program's functions count.
 		for i := range o.Facts.Funcs {
 			o.Facts.Roots = append(o.Facts.Roots, uint32(i))
+		}
+	}
+	// Thread-local data is never addressed by its place in the file.
+	if f.TLS[1] > f.TLS[0] {
+		for i, r := range o.Facts.Regions {
+			if r.Start < f.TLS[1] && r.End > f.TLS[0] {
+				o.Facts.RootRegions = append(o.Facts.RootRegions, uint32(i))
+			}
 		}
 	}
 	o.Facts.Roots, o.Facts.RootImports = uniq(o.Facts.Roots), uniq(o.Facts.RootImports)

@@ -16,6 +16,10 @@ import "debug/elf"
 // hold or how they are found.
 const Version = 1
 
+// FlagNoDefLib is DF_1_NODEFLIB of DT_FLAGS_1: the loader's default folders
+// are not searched.
+const FlagNoDefLib = 0x800
+
 // EdgeKind says how one function reaches another.
 type EdgeKind uint8
 

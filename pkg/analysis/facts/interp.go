@@ -73,7 +73,11 @@ func (o *Object) interpreter(fi uint32, addrs []uint64) *interp {
 
 // start flows into a function through all of its entries.
 func (it *interp) start(fi uint32) {
-	if it.o.jumps[it.fn.Start] || len(it.o.entries[fi]) == 0 {
+	if it.o.gap(it.fn.Start) {
+		if it.o.entered(fi) {
+			it.flow(it.fn.Start, entryState())
+		}
+	} else if it.o.jumps[it.fn.Start] || len(it.o.entries[fi]) == 0 {
 		// Unwind ranges of signal restorers begin a byte before the code, where
 		// nothing enters.
 		it.flow(it.fn.Start, entryState())
@@ -442,7 +446,7 @@ func compute(op uint8, a, b val, same bool) val {
 	if f == nil {
 		return top
 	}
-	return binary(a, b, f)
+	return pairwise(a, b, f)
 }
 
 // subsets lists the values that x & mask can have.
@@ -512,7 +516,7 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 	case op == 0x68 || op == 0x6a:
 		it.push(s, constant(in.Imm))
 	case op == 0x69 || op == 0x6b:
-		it.setReg(s, in.Reg, size, binary(it.rm(s, in, next, size), constant(in.Imm), func(a, b int64) int64 { return a * b }))
+		it.setReg(s, in.Reg, size, pairwise(it.rm(s, in, next, size), constant(in.Imm), func(a, b int64) int64 { return a * b }))
 	case op >= 0x70 && op <= 0x7f:
 	case op == 0x80:
 		if in.Reg&7 != 7 {
@@ -630,9 +634,9 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 	case op == 0xf7:
 		switch in.Reg & 7 {
 		case 2:
-			it.setRM(s, in, next, size, binary(it.rm(s, in, next, size), constant(0), func(a, _ int64) int64 { return ^a }))
+			it.setRM(s, in, next, size, pairwise(it.rm(s, in, next, size), constant(0), func(a, _ int64) int64 { return ^a }))
 		case 3:
-			it.setRM(s, in, next, size, binary(it.rm(s, in, next, size), constant(0), func(a, _ int64) int64 { return -a }))
+			it.setRM(s, in, next, size, pairwise(it.rm(s, in, next, size), constant(0), func(a, _ int64) int64 { return -a }))
 		case 4, 5, 6, 7:
 			s.regs[x86.RAX], s.regs[x86.RDX] = top, top
 		}
@@ -708,16 +712,16 @@ func (it *interp) shift(s *state, in *x86.Inst, next uint64) {
 	v := it.rm(s, in, next, size)
 	switch in.Reg & 7 {
 	case 4, 6:
-		v = binary(v, n, func(a, b int64) int64 { return a << (b & 63) })
+		v = pairwise(v, n, func(a, b int64) int64 { return a << (b & 63) })
 	case 5:
-		v = binary(v, n, func(a, b int64) int64 {
+		v = pairwise(v, n, func(a, b int64) int64 {
 			if size == 4 {
 				return int64(uint32(a) >> (b & 31))
 			}
 			return int64(uint64(a) >> (b & 63))
 		})
 	case 7:
-		v = binary(v, n, func(a, b int64) int64 {
+		v = pairwise(v, n, func(a, b int64) int64 {
 			if size == 4 {
 				return int64(int32(a) >> (b & 31))
 			}
@@ -832,7 +836,7 @@ func (it *interp) step0F(s *state, in *x86.Inst, next uint64) {
 		it.clobber(s, in, next)
 		s.regs[x86.RAX], s.regs[x86.RDX], s.regs[x86.RCX] = top, top, top
 	case op == 0xaf: // imul
-		it.setReg(s, in.Reg, size, binary(s.regs[in.Reg], it.rm(s, in, next, size), func(a, b int64) int64 { return a * b }))
+		it.setReg(s, in.Reg, size, pairwise(s.regs[in.Reg], it.rm(s, in, next, size), func(a, b int64) int64 { return a * b }))
 	case op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf: // movzx, movsx
 		it.extend(s, in, next)
 	case op == 0xa3 || op == 0x1f || op == 0x18 || op == 0x19 || op == 0x1c || op == 0x1d || op == 0x1e || op == 0x0d || op == 0x0b || op == 0x77:

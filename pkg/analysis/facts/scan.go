@@ -58,6 +58,7 @@ type Object struct {
 	tables  map[uint32][]uint64 // function index to targets of its jump tables inside of it
 	callers map[uint32][]uint32 // function index to functions with an EdgeCall to it
 	returns map[uint64]bool     // function starts to whether they can return
+	probed  map[uint64]bool     // addresses in gaps to whether they hold data
 	refd    map[uint32]bool     // functions that more than direct calls can enter
 	// callbacks tells of functions that read a number behind a pointer when
 	// they are called back whether all who pass them are known.
@@ -84,7 +85,7 @@ func Build(ctx context.Context, f *object.File) (*Object, error) {
 	o := &Object{File: f, Facts: &Facts{
 		Machine: f.Machine, Class: f.Class, Size: int64(len(f.Data)),
 		Interp: f.Interp, Soname: f.Soname, RPath: f.RPath, RunPath: f.RunPath, Needed: f.Needed,
-		NoDefLib: f.Flags1&0x800 != 0, Go: f.GoPCLN[1] > 0, IsPIE: f.IsPIE, Warnings: f.Warnings,
+		NoDefLib: f.Flags1&FlagNoDefLib != 0, Go: f.GoPCLN[1] > 0, IsPIE: f.IsPIE, Warnings: f.Warnings,
 	}}
 	if f.Machine != elf.EM_X86_64 || f.Class != elf.ELFCLASS64 {
 		return o, nil
@@ -135,6 +136,7 @@ func (o *Object) build(ctx context.Context) error {
 	o.roots()
 	o.dropPadding()
 	o.callGraph()
+	o.dropUnentered()
 	return o.resolveSites(ctx)
 }
 
@@ -598,6 +600,9 @@ func (o *Object) address(fn *Func, to uint64, kind EdgeKind) {
 			o.slot(fn, &o.File.Relocs[o.relocAt[slot]], kind == EdgeCall)
 			return
 		}
+		if kind == EdgeRef && o.dataInText(to) {
+			return
+		}
 		if i := o.FuncAt(to); i >= 0 {
 			fn.edge(i, kind)
 			if to != o.Facts.Funcs[i].Start {
@@ -622,7 +627,7 @@ const maxBias = 128
 // is so near to its start that it may be its biased base.
 func (o *Object) reach(fn *Func, r int, to uint64) {
 	fn.Regions = append(fn.Regions, uint32(r))
-	if r+1 < len(o.Facts.Regions) && o.Facts.Regions[r+1].Start-to <= maxBias && to < o.Facts.Regions[r+1].Start {
+	if r+1 < len(o.Facts.Regions) && !o.isGOT(r+1) && o.Facts.Regions[r+1].Start-to <= maxBias && to < o.Facts.Regions[r+1].Start {
 		fn.Regions = append(fn.Regions, uint32(r+1))
 	}
 }
@@ -746,6 +751,9 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 		}
 	case refAddr:
 		if i := o.regionAt(r.to); i >= 0 && o.isGOT(i) && !o.code(r.to) {
+			if j, ok := o.relocAt[r.to]; ok && object.IsTLS(o.File.Relocs[j].Type) {
+				return // the argument of __tls_get_addr
+			}
 			// The table's own address: base of large-model accesses; or only
 			// _DYNAMIC arithmetic in the loader itself. All slots count.
 			fn.Regions = append(fn.Regions, uint32(i))

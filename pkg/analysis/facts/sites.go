@@ -607,3 +607,41 @@ func (o *Object) Passed(c, w uint32, l Loc) []Site {
 	}
 	return out
 }
+
+// IndirectCalls evaluates location l at every call through a pointer; key:
+// index of the calling function.
+func (o *Object) IndirectCalls(l Loc) map[uint32][]Site {
+	calls := map[uint32][]callSite{}
+	add := func(at uint64, call bool) {
+		if fi := o.FuncAt(at); fi >= 0 {
+			calls[uint32(fi)] = append(calls[uint32(fi)], callSite{at, call})
+		}
+	}
+	for _, at := range o.icalls {
+		add(at, true)
+	}
+	for _, at := range o.indir {
+		add(at, false)
+	}
+	var in x86.Inst
+	for i := range o.refs {
+		r := &o.refs[i]
+		if r.kind != refSlot {
+			continue
+		}
+		if j, ok := o.relocAt[r.to]; ok && o.File.Relocs[j].Sym >= 0 {
+			continue // an import
+		}
+		x86.Decode(o.File.From(r.at), &in)
+		add(r.at, in.Reg&7 == 2)
+	}
+	out := map[uint32][]Site{}
+	for fi, list := range calls {
+		for _, p := range o.passedAt(fi, list, wrapKey{loc: l}, 0) {
+			s := Site{Addr: p.at, Kind: SiteSyscall}
+			o.settle(&s, p.numbers)
+			out[fi] = append(out[fi], s)
+		}
+	}
+	return out
+}

@@ -128,8 +128,8 @@ func (v val) addConst(c int64) val {
 	return normal(out)
 }
 
-// binary applies f to every pair of constants.
-func binary(v, w val, f func(a, b int64) int64) val {
+// pairwise applies f to every pair of constants.
+func pairwise(v, w val, f func(a, b int64) int64) val {
 	a, ok1 := v.consts()
 	b, ok2 := w.consts()
 	if !ok1 || !ok2 || len(a)*len(b) > 4*maxAtoms {

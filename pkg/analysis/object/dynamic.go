@@ -16,6 +16,12 @@ const (
 	RIRelative = uint32(elf.R_X86_64_IRELATIVE)
 )
 
+// IsTLS reports whether a relocation fills a slot that describes a
+// thread-local variable (psABI: DTPMOD64, TLSDESC).
+func IsTLS(t uint32) bool {
+	return t == uint32(elf.R_X86_64_DTPMOD64) || t == uint32(elf.R_X86_64_TLSDESC)
+}
+
 const (
 	dtRelr   = elf.DynTag(36)
 	dtRelrSz = elf.DynTag(35)

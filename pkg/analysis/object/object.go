@@ -105,6 +105,8 @@ type File struct {
 	GoPCLN [2]uint64
 	// RelRO is the range that the loader makes read-only after relocation.
 	RelRO [2]uint64
+	// TLS is the range of the initial thread-local data that the file holds.
+	TLS [2]uint64
 	// Warnings lists tables that could not be read in full.
 	Warnings []string
 
@@ -204,6 +206,8 @@ func (f *File) programHeaders() error {
 			f.HasDynamic = true
 		case elf.PT_GNU_RELRO:
 			f.RelRO = [2]uint64{vaddr, vaddr + memsz}
+		case elf.PT_TLS:
+			f.TLS = [2]uint64{vaddr, vaddr + filesz}
 		case elf.PT_GNU_EH_FRAME:
 			f.dyn[ehFrameHdrTag] = vaddr
 		}

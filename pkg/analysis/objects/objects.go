@@ -1,0 +1,252 @@
+// Package objects loads ELF files from a root file system and their facts
+// from a cache, each content once.
+package objects
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/confinehq/confine/pkg/analysis/facts"
+	"github.com/confinehq/confine/pkg/analysis/object"
+	"github.com/confinehq/confine/pkg/rootfs"
+)
+
+// Cache keeps encoded facts by key. Get returns nil, nil when there is nothing.
+type Cache interface {
+	Get(ctx context.Context, key string) ([]byte, error)
+	Put(ctx context.Context, key string, facts []byte) error
+}
+
+// Header is what the loader needs to know of an object, before its code is
+// looked at.
+type Header struct {
+	Machine                        elf.Machine
+	Class                          elf.Class
+	Interp, Soname, RPath, RunPath string
+	Needed                         []string
+	NoDefLib                       bool
+}
+
+// Object is one ELF file of a root. It is safe for concurrent use.
+type Object struct {
+	Path   string // canonical, inside the root
+	SHA256 string // hex
+	Size   int64  // bytes
+	Cached bool   // its facts came from the cache
+	Header Header
+
+	set   *Set
+	done  chan struct{} // closed when facts and err are set
+	facts *facts.Facts
+	code  *facts.Object
+	err   error
+	mu    sync.Mutex // guards code after done
+}
+
+// Facts waits for the facts of the object.
+func (o *Object) Facts(ctx context.Context) (*facts.Facts, error) {
+	select {
+	case <-o.done:
+		return o.facts, o.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Code returns the object's code, which answers questions that its facts
+// leave open; it is read again when the facts came from the cache.
+func (o *Object) Code(ctx context.Context) (*facts.Object, error) {
+	if _, err := o.Facts(ctx); err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.code != nil {
+		return o.code, nil
+	}
+	f, err := o.set.parse(ctx, o.Path)
+	if err != nil {
+		return nil, err
+	}
+	code, err := facts.Build(ctx, f)
+	if err != nil {
+		return nil, fmt.Errorf("analyse %s: %w", o.Path, err)
+	}
+	o.code = code
+	return code, nil
+}
+
+// Set holds the objects of one root.
+type Set struct {
+	root  rootfs.Root
+	cache Cache
+	slots *semaphore.Weighted
+	// Progress, when not nil, is called with the number of objects done and
+	// known.
+	progress func(done, total int)
+
+	wait sync.WaitGroup
+
+	mu          sync.Mutex
+	byPath      map[string]*entry // key: canonical path
+	done, total int
+}
+
+type entry struct {
+	once   sync.Once
+	object *Object
+	err    error
+}
+
+// NewSet returns the objects of a root. cache and progress may be nil;
+// parallel is the number of objects that are analysed at once.
+func NewSet(root rootfs.Root, cache Cache, parallel int, progress func(done, total int)) *Set {
+	return &Set{root: root, cache: cache, slots: semaphore.NewWeighted(int64(max(1, parallel))), progress: progress, byPath: map[string]*entry{}}
+}
+
+// Wait waits for everything that the set has under way.
+func (s *Set) Wait() { s.wait.Wait() }
+
+// Load returns the object at a path; links are resolved inside the root. Its
+// facts are computed in the background. Errors: object.ErrNotELF and the other
+// errors of package object, and those of the root.
+func (s *Set) Load(ctx context.Context, path string) (*Object, error) {
+	e, err := s.root.Lookup(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if e.Kind != rootfs.KindFile {
+		return nil, fmt.Errorf("load %s: %w", path, rootfs.ErrNotRegular)
+	}
+	s.mu.Lock()
+	ent := s.byPath[e.Path]
+	if ent == nil {
+		ent = &entry{}
+		s.byPath[e.Path] = ent
+	}
+	s.mu.Unlock()
+	ent.once.Do(func() { ent.object, ent.err = s.load(ctx, e) })
+	return ent.object, ent.err
+}
+
+func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
+	if err := s.magic(ctx, e.Path); err != nil {
+		return nil, err
+	}
+	sum, err := s.root.Digest(ctx, e.Path)
+	if err != nil {
+		return nil, fmt.Errorf("digest %s: %w", e.Path, err)
+	}
+	o := &Object{Path: e.Path, SHA256: sum, Size: e.Size, set: s, done: make(chan struct{})}
+	if f := s.cached(ctx, sum); f != nil {
+		o.facts, o.Cached, o.Header = f, true, headerOf(f)
+		close(o.done)
+		s.count(1, 1)
+		return o, nil
+	}
+	file, err := s.parse(ctx, e.Path)
+	if err != nil {
+		return nil, err
+	}
+	o.Header = Header{
+		Machine: file.Machine, Class: file.Class, Interp: file.Interp, Soname: file.Soname, RPath: file.RPath,
+		RunPath: file.RunPath, Needed: file.Needed, NoDefLib: file.Flags1&facts.FlagNoDefLib != 0,
+	}
+	s.count(0, 1)
+	s.wait.Go(func() { s.extract(ctx, o, file) })
+	return o, nil
+}
+
+// magic fails early for what isn't an ELF file, so that nothing large is read.
+func (s *Set) magic(ctx context.Context, path string) error {
+	f, err := s.root.Open(ctx, path)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer f.Close()
+	var head [4]byte
+	if _, err := f.ReadAt(head[:], 0); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if !object.IsELF(head[:]) {
+		return fmt.Errorf("load %s: %w", path, object.ErrNotELF)
+	}
+	return nil
+}
+
+func (s *Set) extract(ctx context.Context, o *Object, file *object.File) {
+	defer close(o.done)
+	defer s.count(1, 0)
+	if err := s.slots.Acquire(ctx, 1); err != nil {
+		o.err = err
+		return
+	}
+	defer s.slots.Release(1)
+	code, err := facts.Build(ctx, file)
+	if err != nil {
+		o.err = fmt.Errorf("analyse %s: %w", o.Path, err)
+		return
+	}
+	o.code, o.facts = code, code.Facts
+	if s.cache != nil {
+		// An answer that can't be kept is an answer all the same.
+		_ = s.cache.Put(ctx, key(o.SHA256), facts.Encode(o.facts))
+	}
+}
+
+func (s *Set) cached(ctx context.Context, sum string) *facts.Facts {
+	if s.cache == nil {
+		return nil
+	}
+	data, err := s.cache.Get(ctx, key(sum))
+	if err != nil || data == nil {
+		return nil
+	}
+	f, err := facts.Decode(data)
+	if err != nil {
+		return nil
+	}
+	return f
+}
+
+func key(sum string) string { return fmt.Sprintf("%s.f%d", sum, facts.Version) }
+
+func (s *Set) parse(ctx context.Context, path string) (*object.File, error) {
+	f, err := s.root.Open(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	defer f.Close()
+	if f.Size() > object.MaxSize {
+		return nil, fmt.Errorf("read %s: %w: %d bytes, the limit is %d", path, object.ErrTooLarge, f.Size(), object.MaxSize)
+	}
+	data := make([]byte, f.Size())
+	if n, err := f.ReadAt(data, 0); err != nil && (!errors.Is(err, io.EOF) || n < len(data)) {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	file, err := object.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("parse %s: %w", path, err)
+	}
+	return file, nil
+}
+
+func headerOf(f *facts.Facts) Header {
+	return Header{f.Machine, f.Class, f.Interp, f.Soname, f.RPath, f.RunPath, f.Needed, f.NoDefLib}
+}
+
+func (s *Set) count(done, total int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done += done
+	s.total += total
+	if s.progress != nil {
+		s.progress(s.done, s.total)
+	}
+}
