@@ -330,11 +330,11 @@ func sortIssues(list []Issue) {
 // services lists the libraries that the C library loads by its configuration
 // when code that reads that configuration is reachable: name services, for
 // whose names glibc computes "libnss_NAME.so.2" (nsswitch.conf(5)).
-func (a *analysis) services(ctx context.Context, config string) []string {
+func (a *analysis) services(ctx context.Context, config string) []reach.Service {
 	if config != "/etc/nsswitch.conf" {
 		return nil
 	}
-	var out []string
+	var names []string
 	for line := range strings.Lines(string(a.sys.Read(ctx, config))) {
 		line, _, _ = strings.Cut(line, "#")
 		_, list, ok := strings.Cut(line, ":")
@@ -343,15 +343,19 @@ func (a *analysis) services(ctx context.Context, config string) []string {
 		}
 		for _, s := range strings.Fields(list) {
 			if !strings.HasPrefix(s, "[") && !strings.Contains(s, "/") && !strings.HasSuffix(s, "]") {
-				out = append(out, "libnss_"+s+".so.2")
+				names = append(names, s)
 			}
 		}
 	}
-	if len(out) == 0 {
-		out = []string{"libnss_files.so.2", "libnss_dns.so.2"}
+	if len(names) == 0 {
+		names = []string{"files", "dns"}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	slices.Sort(names)
+	var out []reach.Service
+	for _, n := range slices.Compact(names) {
+		out = append(out, reach.Service{Library: "libnss_" + n + ".so.2", Prefix: "_nss_" + n + "_"})
+	}
+	return out
 }
 
 // follow adds the programs that a program names and may execute.

@@ -647,8 +647,8 @@ func (o *Object) stringAt(addr uint64) (uint32, bool) {
 	return i, true
 }
 
-// interesting reports whether a string may name a program or an object: an
-// absolute path, or a shared object's name.
+// interesting reports whether a string may name a program, an object or a
+// function: an absolute path, a shared object's name, an identifier.
 func interesting(s string) bool {
 	if len(s) < 4 {
 		return false
@@ -661,7 +661,21 @@ func interesting(s string) bool {
 	if s[0] == '/' {
 		return !strings.ContainsAny(s, "%*\n")
 	}
-	return !strings.ContainsAny(s, " %") && (strings.HasSuffix(s, ".so") || strings.Contains(s, ".so."))
+	return !strings.ContainsAny(s, " %") && (strings.HasSuffix(s, ".so") || strings.Contains(s, ".so.")) || identifier(s)
+}
+
+// identifier reports whether a string may be the name of a function, or the
+// end of one, that is looked up at run time.
+func identifier(s string) bool {
+	if len(s) > 64 || s[0] >= '0' && s[0] <= '9' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c|0x20 < 'a' || c|0x20 > 'z') && c != '_' && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
 }
 
 // attribute gives every reference to the function that it lies in.

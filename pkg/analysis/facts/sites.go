@@ -1,6 +1,7 @@
 package facts
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -25,12 +26,39 @@ type wrapKey struct {
 type numbers struct {
 	nrs  []int32
 	from []wrapKey // values of the same function's parameters
-	why  string    // why it isn't all known
+	// kept are numbers that a function leaves in a variable: they can be made
+	// only where that function is reached.
+	kept []keptNumber
+	why  string // why it isn't all known
+}
+
+// keptNumber is a number that function fn stores or passes on.
+type keptNumber struct {
+	fn uint32
+	nr int32
+}
+
+// keep turns the numbers into ones that function fn leaves.
+func (n *numbers) keep(fn uint32) {
+	for _, nr := range n.nrs {
+		n.kept = append(n.kept, keptNumber{fn, nr})
+	}
+	n.nrs = nil
+}
+
+// keptNumbers lists the numbers alone.
+func (n *numbers) keptNumbers() []int32 {
+	out := make([]int32, len(n.kept))
+	for i, k := range n.kept {
+		out[i] = k.nr
+	}
+	return out
 }
 
 func (n *numbers) add(m numbers) {
 	n.nrs = append(n.nrs, m.nrs...)
 	n.from = append(n.from, m.from...)
+	n.kept = append(n.kept, m.kept...)
 	if n.why == "" {
 		n.why = m.why
 	}
@@ -119,6 +147,7 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 	taken := map[uint32]bool{} // functions that take the address
 	stored := func(fi uint32, v val, s *state) {
 		m := use(fi, v, s)
+		m.keep(fi)
 		// What the storing function's own parameters say is asked of its callers.
 		for _, k := range m.from {
 			m.add(o.callersValue(k, depth+1))
@@ -155,7 +184,9 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 			return unresolved("the number is in a variable that is written in an unknown way")
 		}
 		if reg == x86.None {
-			out.add(use(uint32(fi), constant(in.Imm), unknownState()))
+			m := use(uint32(fi), constant(in.Imm), unknownState())
+			m.keep(uint32(fi))
+			out.add(m)
 			continue
 		}
 		s := o.statesAt(uint32(fi), []uint64{r.at})[r.at]
@@ -272,6 +303,7 @@ func (o *Object) callersValue(k wrapKey, depth int) numbers {
 			for _, m := range o.passed(c, k, depth) {
 				work = append(work, m.from...)
 				m.from = nil
+				m.keep(c)
 				out.add(m)
 			}
 		}
@@ -410,6 +442,12 @@ func (o *Object) passedAt(c uint32, sites []callSite, k wrapKey, depth int) []pa
 func (o *Object) resolveSites(ctx context.Context) error {
 	var work []wrapKey
 	via := map[wrapKey]bool{}
+	kept := map[keptNumber]uint32{} // numbers left in variables to the function that makes the call
+	note := func(fi uint32, n numbers) {
+		for _, k := range n.kept {
+			kept[k] = fi
+		}
+	}
 	for fi := range o.Facts.Funcs {
 		fn := &o.Facts.Funcs[fi]
 		if len(fn.Sites) == 0 {
@@ -427,6 +465,7 @@ func (o *Object) resolveSites(ctx context.Context) error {
 			s := &fn.Sites[i]
 			n := o.interpret(uint32(fi), states[s.Addr].regs[x86.RAX], 0)
 			work = append(work, o.settle(s, n)...)
+			note(uint32(fi), n)
 		}
 	}
 	o.callbacks = map[uint32]bool{}
@@ -449,8 +488,15 @@ func (o *Object) resolveSites(ctx context.Context) error {
 				s := Site{Addr: p.at, Kind: SiteSyscall, Via: k.fn + 1}
 				work = append(work, o.settle(&s, p.numbers)...)
 				fn.Sites = append(fn.Sites, s)
+				note(k.fn, p.numbers)
 			}
 		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(kept), func(a, b keptNumber) int {
+		return cmp.Or(cmp.Compare(a.fn, b.fn), cmp.Compare(a.nr, b.nr))
+	}) {
+		fn := &o.Facts.Funcs[k.fn]
+		fn.Sites = append(fn.Sites, Site{Addr: fn.Start, Kind: SiteSyscall, Nrs: []int32{k.nr}, Via: kept[k] + 1})
 	}
 	for f, known := range o.callbacks {
 		sites := o.Facts.Funcs[f].Sites
@@ -488,6 +534,7 @@ func (o *Object) callbackSites(k wrapKey) []wrapKey {
 		}
 		for _, p := range sites {
 			s := Site{Addr: p.at, Kind: SiteSyscall, Via: k.fn + 1}
+			p.nrs = append(p.nrs, p.keptNumbers()...)
 			work = append(work, o.settle(&s, p.numbers)...)
 			fn.Sites = append(fn.Sites, s)
 			found = true
@@ -536,6 +583,9 @@ func (o *Object) passing(c uint32, k wrapKey) []passedNumbers {
 
 // settle writes what is known into a site; parameters become keys to ask the
 // callers for.
+//
+// Numbers that are kept in variables are given to the functions that keep them
+// by resolveSites.
 func (o *Object) settle(s *Site, n numbers) []wrapKey {
 	s.Nrs = uniq(n.nrs)
 	s.Unresolved = n.why
@@ -590,6 +640,7 @@ func (o *Object) ImportCalls(c, imp uint32, l Loc) []Site {
 	var out []Site
 	for _, p := range o.passedAt(c, sites, wrapKey{loc: l}, 0) {
 		s := Site{Addr: p.at, Kind: SiteSyscall}
+		p.nrs = append(p.nrs, p.keptNumbers()...)
 		o.settle(&s, p.numbers)
 		out = append(out, s)
 	}
@@ -602,6 +653,7 @@ func (o *Object) Passed(c, w uint32, l Loc) []Site {
 	var out []Site
 	for _, p := range o.passedAt(c, o.callSites(c, w), wrapKey{fn: w, loc: l}, 0) {
 		s := Site{Addr: p.at, Kind: SiteSyscall, Via: w + 1}
+		p.nrs = append(p.nrs, p.keptNumbers()...)
 		o.settle(&s, p.numbers)
 		out = append(out, s)
 	}
@@ -639,6 +691,7 @@ func (o *Object) IndirectCalls(l Loc) map[uint32][]Site {
 	for fi, list := range calls {
 		for _, p := range o.passedAt(fi, list, wrapKey{loc: l}, 0) {
 			s := Site{Addr: p.at, Kind: SiteSyscall}
+			p.nrs = append(p.nrs, p.keptNumbers()...)
 			o.settle(&s, p.numbers)
 			out[fi] = append(out[fi], s)
 		}

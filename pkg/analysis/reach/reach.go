@@ -117,6 +117,12 @@ type target struct {
 	fun bool
 }
 
+// exportID is an export of a member by index.
+type exportID struct {
+	m int32
+	k int
+}
+
 type graph struct {
 	linker  *link.Linker
 	members []*member
@@ -126,10 +132,16 @@ type graph struct {
 	res     *Result
 	seen    map[string]bool // issues; key: kind, object and detail
 	ctx     context.Context
-	paths   map[string]bool
-	loads   []Name          // libraries named by what is reachable, to be loaded
-	loaded  map[string]bool // key: name
-	err     error
+	paths   map[string]bool // strings that were reached
+	// bySuffix are exports of libraries that were loaded by name, which count
+	// when their name, or what of it is looked up, is reached as a string;
+	// key: that string.
+	bySuffix map[string][]exportID
+	opened   []int32         // libraries that were loaded by name
+	anyName  bool            // a computed name is looked up: all their exports count
+	loads    []Name          // libraries named by what is reachable, to be loaded
+	loaded   map[string]bool // key: name
+	err      error
 }
 
 // Options of Run.
@@ -138,14 +150,19 @@ type Options struct {
 	Load []string
 	// Services lists the libraries that configuration makes the C library
 	// load when code that reads a configuration file is reachable.
-	Services func(ctx context.Context, config string) []string
+	Services func(ctx context.Context, config string) []Service
 }
+
+// Service is a library that is loaded by configuration. Its functions are
+// looked up by names that are Prefix and a string of the C library.
+type Service struct{ Library, Prefix string }
 
 // Run analyses one program, whose startup closure the linker has loaded.
 func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	g := &graph{
 		linker: l, index: map[*link.Member]int32{}, seen: map[string]bool{}, ctx: ctx, paths: map[string]bool{}, loaded: map[string]bool{},
-		res: &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}},
+		bySuffix: map[string][]exportID{},
+		res:      &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}},
 	}
 	g.addMembers(nil)
 	if len(g.members) > 0 {
@@ -420,9 +437,15 @@ func (g *graph) str(mi int32, s uint32) {
 	m.strs[s] = true
 	text := m.facts.Strings[s]
 	name := Name{text, m.link}
-	if strings.HasPrefix(text, "/") && !g.paths[text] {
-		g.paths[text] = true
+	if g.paths[text] {
+		return
+	}
+	g.paths[text] = true
+	if strings.HasPrefix(text, "/") {
 		g.res.Paths = append(g.res.Paths, name)
+	}
+	for _, i := range g.bySuffix[text] {
+		g.export(i.m, i.k)
 	}
 	if strings.HasSuffix(text, ".so") || strings.Contains(text, ".so.") {
 		g.loads = append(g.loads, name)
@@ -670,10 +693,21 @@ func (g *graph) special(n node, imp uint32) {
 	case "dlsym", "dlvsym":
 		names, ok := g.names(n, imp, param(x86.RSI))
 		if !ok || names.Computed {
+			g.lookAll()
 			g.issue("computed-dlsym", m.link.Object.Path, "it looks functions up by names that it computes; all exports of the libraries that it loads are included", true)
 		}
 		for _, s := range names.Known {
 			g.lookedUp(n, s)
+		}
+	}
+}
+
+// lookAll enters all exports of what was loaded by name.
+func (g *graph) lookAll() {
+	if !g.anyName {
+		g.anyName = true
+		for _, i := range g.opened {
+			g.exports(i)
 		}
 	}
 }
@@ -709,8 +743,8 @@ func (g *graph) loadNamed(o Options) bool {
 	before := len(g.members)
 	if o.Services != nil {
 		for _, p := range g.res.Paths {
-			for _, lib := range o.Services(g.ctx, p.Text) {
-				g.loads = append(g.loads, Name{lib, p.By})
+			for _, s := range o.Services(g.ctx, p.Text) {
+				g.service(s, p.By)
 			}
 		}
 	}
@@ -742,20 +776,78 @@ func (g *graph) load(n Name, must bool) {
 	}
 	g.addMembers(m)
 	i, ok := g.index[m]
-	if !ok || int(i) < before && !must {
+	if !ok || int(i) < before && (!must || g.startup(i)) {
 		return
 	}
-	if int(i) < before && g.startup(i) {
+	if must {
+		g.exports(i)
+		return
+	}
+	g.opened = append(g.opened, i)
+	if g.anyName {
+		g.exports(i)
 		return
 	}
 	for k := range g.members[i].facts.Exports {
-		e := &g.members[i].facts.Exports[k]
-		if e.Func > 0 {
-			g.enter(node{m: i, i: e.Func - 1}, noNode, "export", outside)
+		g.named(g.members[i].facts.Exports[k].Name, exportID{i, k})
+	}
+}
+
+// exports enters all exports of a library.
+func (g *graph) exports(i int32) {
+	for k := range g.members[i].facts.Exports {
+		g.export(i, k)
+	}
+}
+
+// named enters an export now, or when a string is reached that its name, or
+// the end of it, is.
+func (g *graph) named(name string, e exportID) {
+	if g.paths[name] {
+		g.export(e.m, e.k)
+	} else {
+		g.bySuffix[name] = append(g.bySuffix[name], e)
+	}
+}
+
+// export enters an export that somebody looks up.
+func (g *graph) export(i int32, k int) {
+	e := &g.members[i].facts.Exports[k]
+	if e.Func > 0 {
+		g.enter(node{m: i, i: e.Func - 1}, noNode, "export", outside)
+	}
+	if e.Region > 0 {
+		g.enter(node{m: i, i: e.Region - 1, region: true}, noNode, "export", direct)
+	}
+}
+
+// service loads a library by configuration. Those of its exports count whose
+// names end in a string that is reachable.
+func (g *graph) service(s Service, by *link.Member) {
+	if g.loaded[s.Library] || g.err != nil {
+		return
+	}
+	g.loaded[s.Library] = true
+	before := len(g.members)
+	m, err := g.linker.Load(g.ctx, s.Library, by)
+	if err != nil {
+		g.fail(err)
+		return
+	}
+	if m == nil {
+		return
+	}
+	g.addMembers(m)
+	i, ok := g.index[m]
+	if !ok || int(i) < before {
+		return
+	}
+	for k := range g.members[i].facts.Exports {
+		end, ok := strings.CutPrefix(g.members[i].facts.Exports[k].Name, s.Prefix)
+		if !ok {
+			continue
 		}
-		if e.Region > 0 {
-			g.enter(node{m: i, i: e.Region - 1, region: true}, noNode, "export", direct)
-		}
+		g.named(end, exportID{i, k})
 	}
 }
 
