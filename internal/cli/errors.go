@@ -77,6 +77,9 @@ func (a *app) explainError(err error) string {
 	case codes.Unauthenticated:
 		return text + "; enrol this machine: on the server 'confinectl token create --role operator', here 'confinectl login --server HOST:PORT --token TOKEN'"
 	case codes.PermissionDenied:
+		if strings.Contains(text, "local administrator") {
+			return text // no token helps
+		}
 		return text + "; ask for a token of a role that may do this ('confinectl token create --role operator' on the server)"
 	case codes.Unimplemented:
 		return text + "; server and confinectl are of different versions, see 'confinectl version'"

@@ -14,6 +14,7 @@ import (
 	"mvdan.cc/sh/v3/shell"
 
 	"github.com/confinehq/confine/internal/term"
+	"github.com/confinehq/confine/pkg/seccomp"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -309,7 +310,11 @@ func profileDocument(r *confinev1.Result) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode profile: %w", err)
 	}
-	return indent(data)
+	p, err := seccomp.Read(data)
+	if err != nil {
+		return nil, fmt.Errorf("result %s: %w", r.GetId(), err)
+	}
+	return p.JSON()
 }
 
 // verdict is nil only for a complete and proven result.

@@ -52,7 +52,7 @@ func (s *Server) carryOut(ctx context.Context, r *run) (*confinev1.Result, error
 	record.State, record.Ended = store.RunDone, time.Now()
 	if err != nil {
 		record.State, record.Error = store.RunFailed, status.Convert(err).Message()
-		log.Warn("run failed", "error", err)
+		log.Warn("run failed", "error", record.Error)
 	} else {
 		log.Info("run done", "calls", len(result.GetSyscalls()), "incomplete", len(result.GetIncomplete()), "proof", result.GetProof().GetStatus(), "seconds", time.Since(r.began).Seconds())
 	}

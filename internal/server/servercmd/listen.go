@@ -89,6 +89,9 @@ type unixListener struct {
 	path string
 }
 
+// Addr implements net.Listener: the name by which clients know it.
+func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
 // Close implements net.Listener.
 func (l *unixListener) Close() error {
 	_ = os.Remove(l.path)
