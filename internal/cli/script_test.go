@@ -1,0 +1,144 @@
+package cli_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/confinehq/confine/internal/cli"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"confinectl": func() { os.Exit(cli.Main(context.Background(), os.Args[1:], cli.System())) },
+	})
+}
+
+// TestScripts runs the command as a user does. A server that knows the results
+// of testdata listens on the socket that CONFINE_SERVER names.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(env *testscript.Env) error {
+			socket := filepath.Join(env.WorkDir, "s.sock")
+			env.Setenv("CONFINE_SERVER", "unix://"+socket)
+			env.Setenv("HOME", env.WorkDir)
+			return serve(env, socket)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code},
+	})
+}
+
+// code N COMMAND... runs a command and wants this exit code.
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N COMMAND...")
+	}
+	got := "0"
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		got = map[string]string{"exit status 1": "1", "exit status 2": "2", "exit status 3": "3"}[err.Error()]
+	}
+	if got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+func serve(env *testscript.Env, socket string) error {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return err
+	}
+	srv := grpc.NewServer()
+	confinev1.RegisterOperatorServiceServer(srv, &fakeServer{})
+	go func() { _ = srv.Serve(l) }()
+	env.Defer(srv.Stop)
+	return nil
+}
+
+// fakeServer has one complete result, redis, and others that lack something.
+type fakeServer struct {
+	confinev1.UnimplementedOperatorServiceServer
+}
+
+func result(image string) (*confinev1.Result, error) {
+	data, err := os.ReadFile("testdata/redis.json")
+	if err != nil {
+		return nil, err
+	}
+	r := new(confinev1.Result)
+	if err := protojson.Unmarshal(data, r); err != nil {
+		return nil, err
+	}
+	switch image {
+	case "redis", "r1":
+	case "incomplete":
+		r.Incomplete = []*confinev1.Incomplete{{Kind: "lost-events", Detail: "7 events were lost"}}
+	case "denied":
+		r.Proof = &confinev1.Proof{Status: "denied", Denied: []*confinev1.Denied{{Name: "ptrace", Nr: 101, Process: "/bin/x", Caller: "/bin/x+0x10", Count: 2}}}
+	case "unproven":
+		r.Proof = &confinev1.Proof{Status: "skipped", Detail: "not asked for"}
+	case "broken":
+		return nil, status.Error(codes.FailedPrecondition, "node n1, stage run: the container exited with status 1")
+	case "gone":
+		return nil, status.Error(codes.Aborted, "node n1 was lost")
+	default:
+		return nil, status.Errorf(codes.NotFound, "no result is stored for %q", image)
+	}
+	return r, nil
+}
+
+func (s *fakeServer) Profile(req *confinev1.ProfileRequest, stream grpc.ServerStreamingServer[confinev1.ProfileResponse]) error {
+	if n := req.GetNode(); n != "" && n != "n1" {
+		return status.Errorf(codes.NotFound, "node %q is unknown; connected: n1", n)
+	}
+	r, err := result(req.GetSpec().GetImage())
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&confinev1.ProfileResponse{Event: &confinev1.ProfileResponse_Progress{Progress: &confinev1.Progress{Stage: "image", Done: true, Text: "resolved"}}}); err != nil {
+		return err
+	}
+	return stream.Send(&confinev1.ProfileResponse{Event: &confinev1.ProfileResponse_Result{Result: r}})
+}
+
+func (s *fakeServer) GetProfile(_ context.Context, req *confinev1.GetProfileRequest) (*confinev1.GetProfileResponse, error) {
+	r, err := result(req.GetName())
+	return &confinev1.GetProfileResponse{Result: r}, err
+}
+
+func (s *fakeServer) ListNodes(context.Context, *confinev1.ListNodesRequest) (*confinev1.ListNodesResponse, error) {
+	return &confinev1.ListNodesResponse{Nodes: []*confinev1.Node{
+		{Name: "n1", Connected: true, LastSeen: timestamppb.Now(), Platform: "linux/amd64", Monitors: []string{"ebpf"}},
+		{Name: "n2", LastSeen: timestamppb.New(time.Now().Add(-72 * time.Hour))},
+	}}, nil
+}
+
+func (s *fakeServer) ListProfiles(_ context.Context, req *confinev1.ListProfilesRequest) (*confinev1.ListProfilesResponse, error) {
+	if req.GetImage() == "none" {
+		return &confinev1.ListProfilesResponse{}, nil
+	}
+	return &confinev1.ListProfilesResponse{Profiles: []*confinev1.ProfileSummary{{
+		Id: "r1", Image: "docker.io/library/redis:latest", Digest: "sha256:0123456789abcdef", Node: "n1", Syscalls: 4, Proof: "proven", Created: timestamppb.Now(),
+	}}}, nil
+}
+
+func (s *fakeServer) CreateJoinToken(_ context.Context, req *confinev1.CreateJoinTokenRequest) (*confinev1.CreateJoinTokenResponse, error) {
+	return &confinev1.CreateJoinTokenResponse{Token: "confine1." + req.GetRole(), Expires: timestamppb.New(time.Unix(1_800_000_000, 0))}, nil
+}
+
+func (s *fakeServer) GetServerInfo(context.Context, *confinev1.GetServerInfoRequest) (*confinev1.GetServerInfoResponse, error) {
+	return &confinev1.GetServerInfoResponse{Version: "1.2.3"}, nil
+}
