@@ -1,5 +1,7 @@
+# shellcheck shell=bash
 # Shared by the scripts of this folder; source it, don't run it.
 
+# shellcheck disable=SC2034 # both are for the scripts
 # repo is the root of the checkout, cache a folder for what may be thrown away.
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${CONFINE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/confine}

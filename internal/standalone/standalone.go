@@ -191,9 +191,12 @@ func (p *pair) close() error {
 // pluginDir finds the monitors that belong to this program.
 func pluginDir() string {
 	if self, err := os.Executable(); err == nil {
-		dir := filepath.Join(filepath.Dir(self), "plugins")
-		if info, err := os.Stat(dir); err == nil && info.IsDir() {
-			return dir
+		// In a checkout, and below the prefix that this program is installed in.
+		for _, rel := range []string{"plugins", "../lib/confine/plugins"} {
+			dir := filepath.Join(filepath.Dir(self), rel)
+			if info, err := os.Stat(dir); err == nil && info.IsDir() {
+				return dir
+			}
 		}
 	}
 	return defaultPlugins

@@ -38,8 +38,9 @@ func New(stderr io.Writer) *cobra.Command {
 runs images, has them watched, and runs them again under the profile that came
 out of it.
 
-The first start on a node needs a token (confinectl token create on the
-server); later starts use the certificate that the node got for it.
+A node joins once, with a token (confinectl token create on the server): with
+'confine-agent join', or with --token at the first start. Later starts use the
+certificate that the node got for it.
 
 Settings come from flags, then CONFINE_AGENT_* variables (CONFINE_AGENT_SERVER),
 then the file of --config.`,
@@ -51,6 +52,7 @@ then the file of --config.`,
 	cmd.SetErr(stderr)
 	cmd.SetVersionTemplate("confine-agent {{.Version}}\n")
 	addFlags(cmd.Flags())
+	cmd.AddCommand(newJoin())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := readSettings(cmd.Flags())
 		if err != nil {

@@ -11,7 +11,7 @@ while [ $i -lt 20 ]; do
 done | sort -rn -k2 | awk '{ sum += $2 } END { print "sum", sum }' >"$www/sum.txt"
 grep -q 190 "$www/sum.txt"
 gzip -c "$www/sum.txt" | gunzip -c | cmp - "$www/sum.txt"
-find /app -name '*.sh' | xargs sha256sum >"$www/digests.txt"
+find /app -name '*.sh' -print0 | xargs -0 sha256sum >"$www/digests.txt"
 { date -u; id; uname -a; df / | tail -1; } >"$www/host.txt" 2>&1
 ln -s sum.txt "$www/index.html"
 (sleep 0.2; touch "$www/later") &
