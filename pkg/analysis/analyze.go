@@ -190,7 +190,7 @@ func (a *analysis) merge(p Program, o *objects.Object, r *reach.Result) {
 }
 
 func (a *analysis) issue(i reach.Issue) {
-	if i.Watched && (a.req.Options.Observed || a.req.Options.NoFollow && i.Kind == "computed-exec") {
+	if i.Note || i.Watched && (a.req.Options.Observed || a.req.Options.NoFollow && i.Kind == "computed-exec") {
 		a.note(i.Kind, i.Object, i.Detail)
 		return
 	}

@@ -159,6 +159,9 @@ func (o *Object) scanWords(arrays func(uint64) bool) {
 			if v < 4096 || !f.InImage(v) {
 				continue
 			}
+			if _, ok := o.relocAt[g.Start+p]; ok {
+				continue // the loader writes another one
+			}
 			if arrays(g.Start + p) {
 				if fn := o.FuncAt(v); fn >= 0 && o.code(v) {
 					o.Facts.Roots = append(o.Facts.Roots, uint32(fn))

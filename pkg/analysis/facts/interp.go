@@ -11,6 +11,13 @@ import (
 // answer is unknown, which is safe.
 const maxSteps = 1 << 20
 
+// The interpreted instructions of a whole object are bounded, too: a fixed
+// number, and so many for each byte of code.
+const (
+	minBudget     = 8 << 20
+	budgetPerByte = 8
+)
+
 // widenAfter is the number of merges at one join point after which values that
 // still change become unknown.
 const widenAfter = 12
@@ -163,7 +170,8 @@ func (it *interp) block(at uint64) {
 				return
 			}
 		}
-		if it.steps++; it.steps > maxSteps {
+		it.o.budget--
+		if it.steps++; it.steps > maxSteps || it.o.budget < 0 {
 			it.failed = true
 			return
 		}

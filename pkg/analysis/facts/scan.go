@@ -59,6 +59,9 @@ type Object struct {
 	callers map[uint32][]uint32 // function index to functions with an EdgeCall to it
 	returns map[uint64]bool     // function starts to whether they can return
 	probed  map[uint64]bool     // addresses in gaps to whether they hold data
+	asked   map[atom]struct{}   // variables that the present question went through
+	shallow bool                // whether values of variables don't matter
+	budget  int                 // instructions that may still be interpreted
 	refd    map[uint32]bool     // functions that more than direct calls can enter
 	// callbacks tells of functions that read a number behind a pointer when
 	// they are called back whether all who pass them are known.
@@ -120,6 +123,7 @@ func (o *Object) build(ctx context.Context) error {
 	o.strIdx = map[string]uint32{}
 	o.entries = map[uint32][]uint64{}
 	o.tables = map[uint32][]uint64{}
+	o.budget = minBudget + int(o.textHi-o.textLo)*budgetPerByte
 	o.seedStarts()
 	if err := o.decodeAll(ctx); err != nil {
 		return err

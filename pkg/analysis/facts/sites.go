@@ -13,6 +13,9 @@ import (
 // maxWrapperDepth bounds chains of wrappers that pass a number on.
 const maxWrapperDepth = 64
 
+// maxVariables bounds the variables that one number may go through.
+const maxVariables = 32
+
 // wrapKey is a value that a function gets from its callers and that is (or
 // points to) a system call number.
 type wrapKey struct {
@@ -73,8 +76,14 @@ func (o *Object) interpret(fi uint32, v val, depth int) numbers {
 	if v.top {
 		return unresolved("the number is computed")
 	}
+	if depth == 0 {
+		o.asked = nil
+	}
 	var out numbers
 	for _, a := range v.atoms {
+		if o.shallow && (a.kind == aGlobal || a.kind == aDerefG) {
+			return unresolved("the number is in a variable")
+		}
 		switch a.kind {
 		case aConst:
 			out.nrs = append(out.nrs, int32(a.off))
@@ -86,6 +95,9 @@ func (o *Object) interpret(fi uint32, v val, depth int) numbers {
 		case aDerefP:
 			out.from = append(out.from, wrapKey{fn: fi, loc: Loc(a.a), deref: true, off: a.off})
 		case aGlobal:
+			if !o.ask(a) {
+				continue
+			}
 			out.add(o.global(uint64(a.a), depth, func(f uint32, v val, _ *state) numbers { return o.interpret(f, v, depth+1) }))
 			if b := o.File.Bytes(uint64(a.a), 4); b != nil {
 				out.nrs = append(out.nrs, int32(le32(b)))
@@ -93,6 +105,9 @@ func (o *Object) interpret(fi uint32, v val, depth int) numbers {
 				out.nrs = append(out.nrs, 0)
 			}
 		case aDerefG:
+			if !o.ask(a) {
+				continue
+			}
 			out.add(o.global(uint64(a.a), depth, func(f uint32, v val, s *state) numbers {
 				return o.behind(f, v, s, a.off, depth+1)
 			}))
@@ -101,6 +116,19 @@ func (o *Object) interpret(fi uint32, v val, depth int) numbers {
 		}
 	}
 	return out
+}
+
+// ask reports whether the present question has come to a variable for the first
+// time: what it holds is added once.
+func (o *Object) ask(a atom) bool {
+	if _, ok := o.asked[a]; ok {
+		return false
+	}
+	if o.asked == nil {
+		o.asked = map[atom]struct{}{}
+	}
+	o.asked[a] = struct{}{}
+	return true
 }
 
 func le32(b []byte) uint32 {
@@ -136,7 +164,7 @@ func (o *Object) behind(fi uint32, v val, s *state, off int64, depth int) number
 // global collects what is stored to a variable: every instruction that names
 // its address is looked at, and the variable's address must never be taken.
 func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *state) numbers) numbers {
-	if depth > 8 {
+	if depth > 8 || len(o.asked) > maxVariables {
 		return unresolved("the number goes through too many variables")
 	}
 	if !o.File.HasSections && !o.File.IsPIE {
@@ -687,6 +715,8 @@ func (o *Object) IndirectCalls(l Loc) map[uint32][]Site {
 		x86.Decode(o.File.From(r.at), &in)
 		add(r.at, in.Reg&7 == 2)
 	}
+	o.shallow = true
+	defer func() { o.shallow = false }()
 	out := map[uint32][]Site{}
 	for fi, list := range calls {
 		for _, p := range o.passedAt(fi, list, wrapKey{loc: l}, 0) {

@@ -28,6 +28,8 @@ type Issue struct {
 	Kind, Object, Detail string
 	// Watched is set when a run that was watched covers it.
 	Watched bool
+	// Note is set when nothing is missing.
+	Note bool
 }
 
 // Frame is one function of a chain.
@@ -171,6 +173,11 @@ func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	if l.Interp != nil {
 		if i, ok := g.index[l.Interp]; ok {
 			g.entry(i)
+			// A loader may look up its own functions by name, as musl's does to
+			// begin its later stages.
+			for k := range g.members[i].facts.Exports {
+				g.named(g.members[i].facts.Exports[k].Name, exportID{i, k})
+			}
 		}
 	}
 	g.drain()
@@ -193,7 +200,15 @@ func (g *graph) issue(kind, object, detail string, watched bool) {
 	k := kind + "\x00" + object + "\x00" + detail
 	if !g.seen[k] {
 		g.seen[k] = true
-		g.res.Issues = append(g.res.Issues, Issue{kind, object, detail, watched})
+		g.res.Issues = append(g.res.Issues, Issue{Kind: kind, Object: object, Detail: detail, Watched: watched})
+	}
+}
+
+func (g *graph) note(kind, object, detail string) {
+	k := kind + "\x00" + object + "\x00" + detail
+	if !g.seen[k] {
+		g.seen[k] = true
+		g.res.Issues = append(g.res.Issues, Issue{Kind: kind, Object: object, Detail: detail, Note: true})
 	}
 }
 
@@ -638,7 +653,7 @@ func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
 		}
 	}
 	if found {
-		g.issue("indirect-number", h.link.Object.Path, "it passes system call numbers through function pointers; the constants at its indirect calls are included", true)
+		g.note("indirect-number", h.link.Object.Path, "it passes system call numbers through function pointers; the constants at its indirect calls are included")
 	}
 	return found
 }
