@@ -37,6 +37,9 @@ const (
 	// maxPayload is what the embedded server accepts in one message: maxValue
 	// and room for headers.
 	maxPayload = 32 << 20
+	// maxKey bounds a key: it becomes part of a subject, and a longer one than
+	// NATS takes ends the connection.
+	maxKey = 512
 	// reserve is the free disk space below which nothing more is accepted, so
 	// that JetStream itself never meets a full disk, in bytes.
 	reserve = 64 << 20
@@ -195,6 +198,9 @@ func (s *Store) Close() {
 // put keeps a value under key. revision < 0 replaces whatever is there, 0
 // demands that there is nothing, and anything else that revision exactly.
 func (s *Store) put(ctx context.Context, kv jetstream.KeyValue, key string, value []byte, revision int64) error {
+	if len(key) > maxKey {
+		return fmt.Errorf("a key of %d bytes is longer than the limit of %d", len(key), maxKey)
+	}
 	if len(value) > maxValue {
 		return fmt.Errorf("%d bytes are more than the limit of %d", len(value), maxValue)
 	}
@@ -214,6 +220,9 @@ func (s *Store) put(ctx context.Context, kv jetstream.KeyValue, key string, valu
 }
 
 func (s *Store) get(ctx context.Context, kv jetstream.KeyValue, key string) ([]byte, uint64, error) {
+	if len(key) > maxKey {
+		return nil, 0, ErrNotFound
+	}
 	entry, err := kv.Get(ctx, key)
 	if err != nil {
 		return nil, 0, translate(err)
@@ -255,7 +264,7 @@ func translate(err error) error {
 	if errors.As(err, &api) {
 		switch api.ErrorCode {
 		case codeInsufficientResources, codeMemoryExceeded, codeStorageExceeded, codeStoreFailed:
-			return fmt.Errorf("%w (%s)", ErrFull, api.Description)
+			return fmt.Errorf("%w (%w)", ErrFull, err)
 		}
 	}
 	return err
