@@ -639,8 +639,10 @@ type Mapping struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Time  uint64                 `protobuf:"varint,1,opt,name=time,proto3" json:"time,omitempty"`
 	Pid   int32                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
-	// Canonical path in the process's own root; " (deleted)" at its end, and
-	// "memfd:" before the name of a memory file, as in /proc/PID/maps.
+	// Canonical path in the process's own root, with " (deleted)" at its end
+	// when it was unlinked. "memfd:NAME" for a memory file; "(unreachable)/..."
+	// for a file outside of that root. The same goes for every path here that
+	// isn't one that somebody asked for.
 	Path          string  `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
 	File          *FileId `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -896,7 +898,9 @@ type DeniedCall struct {
 	Count uint64 `protobuf:"varint,10,opt,name=count,proto3" json:"count,omitempty"`
 	// The call ended the thread or process by this signal (SIGSYS) instead of
 	// returning; 0 otherwise. ip is unknown (0) then.
-	Signal        int32 `protobuf:"varint,11,opt,name=signal,proto3" json:"signal,omitempty"`
+	Signal int32 `protobuf:"varint,11,opt,name=signal,proto3" json:"signal,omitempty"`
+	// Name of the thread.
+	Comm          string `protobuf:"bytes,12,opt,name=comm,proto3" json:"comm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1006,6 +1010,13 @@ func (x *DeniedCall) GetSignal() int32 {
 		return x.Signal
 	}
 	return 0
+}
+
+func (x *DeniedCall) GetComm() string {
+	if x != nil {
+		return x.Comm
+	}
+	return ""
 }
 
 type SnapshotRequest struct {
@@ -1250,7 +1261,7 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\x06status\x18\x03 \x01(\x05R\x06status\"4\n" +
 	"\x04Lost\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xf0\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x84\x02\n" +
 	"\n" +
 	"DeniedCall\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x04R\x04time\x12\x10\n" +
@@ -1264,7 +1275,8 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\x04arch\x18\t \x01(\rR\x04arch\x12\x14\n" +
 	"\x05count\x18\n" +
 	" \x01(\x04R\x05count\x12\x16\n" +
-	"\x06signal\x18\v \x01(\x05R\x06signal\",\n" +
+	"\x06signal\x18\v \x01(\x05R\x06signal\x12\x12\n" +
+	"\x04comm\x18\f \x01(\tR\x04comm\",\n" +
 	"\x0fSnapshotRequest\x12\x19\n" +
 	"\bwatch_id\x18\x01 \x01(\tR\awatchId\"\xa5\x01\n" +
 	"\x10SnapshotResponse\x12\x16\n" +

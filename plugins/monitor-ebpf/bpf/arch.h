@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* What differs between architectures: call numbers and where registers lie. */
+#ifndef CONFINE_ARCH_H
+#define CONFINE_ARCH_H
+
+/* arguments of mmap, mprotect and their like as they are when the call ends */
+struct map_call {
+	__u64 addr;
+	__u64 len;
+	__u32 prot;
+	__u8 is_mmap; /* the address is what the call returned */
+	__s32 fd; /* of mmap, -1 without a file */
+	__u8 any_prot; /* prot is unknown; the mapping itself tells */
+};
+
+#define AUDIT_ARCH_I386 0x40000003u
+#define AUDIT_ARCH_X86_64 0xc000003eu
+#define AUDIT_ARCH_ARM 0x40000028u
+#define AUDIT_ARCH_AARCH64 0xc00000b7u
+
+#if defined(__TARGET_ARCH_x86)
+
+#define TS_COMPAT 0x2
+#define ARCH_NATIVE AUDIT_ARCH_X86_64
+#define ARCH_COMPAT AUDIT_ARCH_I386
+
+static __always_inline int task_in_compat(struct task_struct *task)
+{
+	return !!(BPF_CORE_READ(task, thread_info.status) & TS_COMPAT);
+}
+
+static __always_inline long regs_nr(struct pt_regs *regs)
+{
+	return (long)BPF_CORE_READ(regs, orig_ax);
+}
+
+static __always_inline __u64 regs_ip(struct pt_regs *regs)
+{
+	return BPF_CORE_READ(regs, ip);
+}
+
+static __always_inline int is_execveat(long nr, int compat)
+{
+	return nr == (compat ? 358 : 322);
+}
+
+static __always_inline int execveat_fd(struct pt_regs *regs, int compat)
+{
+	return compat ? (int)BPF_CORE_READ(regs, bx) : (int)BPF_CORE_READ(regs, di);
+}
+
+/* Fills c and returns 1 when nr can make a mapping executable. */
+static __always_inline int map_call(struct pt_regs *regs, long nr, int compat, struct map_call *c)
+{
+	if (compat) {
+		if (nr != 90 && nr != 192 && nr != 125 && nr != 380)
+			return 0;
+		c->addr = BPF_CORE_READ(regs, bx) & 0xffffffff;
+		c->len = BPF_CORE_READ(regs, cx) & 0xffffffff;
+		c->prot = BPF_CORE_READ(regs, dx);
+		c->is_mmap = nr == 90 || nr == 192;
+		c->any_prot = nr == 90; /* its arguments lie in memory */
+		c->fd = nr == 192 ? (int)BPF_CORE_READ(regs, di) : -1;
+		return 1;
+	}
+	/* mmap, mprotect, pkey_mprotect */
+	if (nr != 9 && nr != 10 && nr != 329)
+		return 0;
+	c->addr = BPF_CORE_READ(regs, di);
+	c->len = BPF_CORE_READ(regs, si);
+	c->prot = BPF_CORE_READ(regs, dx);
+	c->is_mmap = nr == 9;
+	c->fd = c->is_mmap ? (int)BPF_CORE_READ(regs, r8) : -1;
+	return 1;
+}
+
+#elif defined(__TARGET_ARCH_arm64)
+
+#define TIF_32BIT 22
+#define ARCH_NATIVE AUDIT_ARCH_AARCH64
+#define ARCH_COMPAT AUDIT_ARCH_ARM
+
+static __always_inline int task_in_compat(struct task_struct *task)
+{
+	return !!(BPF_CORE_READ(task, thread_info.flags) & (1UL << TIF_32BIT));
+}
+
+static __always_inline long regs_nr(struct pt_regs *regs)
+{
+	return BPF_CORE_READ(regs, syscallno);
+}
+
+static __always_inline __u64 regs_ip(struct pt_regs *regs)
+{
+	return BPF_CORE_READ(regs, pc);
+}
+
+static __always_inline int is_execveat(long nr, int compat)
+{
+	return nr == (compat ? 387 : 281);
+}
+
+static __always_inline int execveat_fd(struct pt_regs *regs, int compat)
+{
+	return (int)BPF_CORE_READ(regs, orig_x0);
+}
+
+static __always_inline int map_call(struct pt_regs *regs, long nr, int compat, struct map_call *c)
+{
+	int is_mmap = nr == (compat ? 192 : 222);
+
+	if (!is_mmap && nr != (compat ? 125 : 226) && nr != (compat ? 394 : 288))
+		return 0;
+	c->addr = BPF_CORE_READ(regs, orig_x0);
+	c->len = BPF_CORE_READ(regs, regs[1]);
+	c->prot = BPF_CORE_READ(regs, regs[2]);
+	c->is_mmap = is_mmap;
+	c->fd = is_mmap ? (int)BPF_CORE_READ(regs, regs[4]) : -1;
+	return 1;
+}
+
+#endif
+
+#endif

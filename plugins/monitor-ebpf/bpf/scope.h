@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/* Which tasks are watched, and what is known of each. */
+#ifndef CONFINE_SCOPE_H
+#define CONFINE_SCOPE_H
+
+/* The scope; 0 where it doesn't select. Set before the programs are loaded. */
+const volatile __u64 scope_cgroup;
+const volatile __u32 scope_mnt_ns;
+const volatile __u32 scope_pid_ns;
+const volatile __u8 scope_pids; /* seeds holds processes */
+
+#define MAX_CGROUP_DEPTH 32
+
+/* Thread groups that are in the scope although no parent's state says so: those
+ * that ran before the watch. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u8);
+} seeds SEC(".maps");
+
+struct state {
+	__u64 image; /* file_hash of the executed file */
+	__u8 entered; /* its system call passed sys_enter */
+	__u32 ended; /* of a group leader: the end of the group was told */
+	__u8 killed; /* the call that ends it was told */
+};
+
+/* Exists for tasks in the scope only; never taken from a task again. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct state);
+} states SEC(".maps");
+
+static __always_inline int in_cgroup(void)
+{
+	for (int level = 0; level < MAX_CGROUP_DEPTH; level++) {
+		__u64 id = bpf_get_current_ancestor_cgroup_id(level);
+
+		if (!id)
+			return 0;
+		if (id == scope_cgroup)
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline __u32 pid_ns_of(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct upid *numbers = (void *)pid +
+		__builtin_preserve_field_info(((struct pid *)0)->numbers, BPF_FIELD_BYTE_OFFSET);
+	struct upid *own = (void *)numbers + level * bpf_core_type_size(struct upid);
+
+	return BPF_CORE_READ(own, ns, ns.inum);
+}
+
+/* Whether the current task is in the scope by itself. */
+static __always_inline int in_scope(struct task_struct *task)
+{
+	if (scope_pids) {
+		__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+		if (bpf_map_lookup_elem(&seeds, &tgid))
+			return 1;
+	}
+	if (scope_cgroup && in_cgroup())
+		return 1;
+	if (scope_mnt_ns && BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) == scope_mnt_ns)
+		return 1;
+	if (scope_pid_ns && pid_ns_of(task) == scope_pid_ns)
+		return 1;
+	return 0;
+}
+
+/* Begins to watch a task that ran before: names its image. */
+static __always_inline int send_image(struct task_struct *task, __u64 image, __u32 slot)
+{
+	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
+	struct scratch *s;
+
+	if (!exe)
+		return 0;
+	s = new_event(slot, KIND_IMAGE);
+	if (!s)
+		return 0;
+	s->ev.pid = bpf_get_current_pid_tgid() >> 32;
+	s->ev.image = image;
+	put_file(s, slot, TEXT_PATH, exe);
+	send_event(s);
+	return 0;
+}
+
+/* The state of the current task, or NULL when it isn't watched. *found is set
+ * when the watch of it begins here. */
+static __always_inline struct state *current_state(struct task_struct *task, __u32 slot, int *found)
+{
+	struct state *st = bpf_task_storage_get(&states, task, NULL, 0);
+	struct file *exe;
+
+	if (st || !in_scope(task))
+		return st;
+	exe = BPF_CORE_READ(task, mm, exe_file);
+	if (!exe)
+		return NULL; /* a thread of the kernel, or one that ends */
+	st = bpf_task_storage_get(&states, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!st) {
+		count_lost(LOST_STATE);
+		return NULL;
+	}
+	st->image = file_hash(task, exe);
+	*found = 1;
+	send_image(task, st->image, slot);
+	return st;
+}
+
+#endif

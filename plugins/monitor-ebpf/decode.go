@@ -1,0 +1,232 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"sort"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/confinehq/confine/pkg/monitor"
+	"github.com/confinehq/confine/plugins/monitor-ebpf/bpf"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+// Kinds of records; enum kind in event.h.
+const (
+	kindExec     = 1
+	kindMapping  = 2
+	kindExit     = 3
+	kindDenied   = 4
+	kindImage    = 5
+	kindUnmapped = 6
+	kindDirFD    = 7
+)
+
+// Texts of a record; enum slot_text in event.h.
+const (
+	textPath     = 0
+	textFilename = 1
+	textInterp   = 2
+	textCwd      = 3
+)
+
+// unknownProcess names an image whose record was lost (and counted).
+const unknownProcess = "(unknown)"
+
+// decoder turns the kernel's records into events. record is called from one
+// goroutine; the name methods from any.
+type decoder struct {
+	sink  *monitor.Sink
+	dirfd map[uint32]string // by process: the file that its execveat names
+
+	mu      sync.Mutex
+	images  map[uint64]string      // path by image
+	objects map[objectKey]object   // where refused calls came from
+}
+
+// objectKey is a refused call's place as the kernel knows it.
+type objectKey = bpf.MonitorPlace
+
+type object struct {
+	path string
+	ip   uint64
+	comm string
+}
+
+
+func newDecoder(sink *monitor.Sink) *decoder {
+	return &decoder{
+		sink:    sink,
+		dirfd:   make(map[uint32]string),
+		images:  make(map[uint64]string),
+		objects: make(map[objectKey]object),
+	}
+}
+
+// record decodes one record of the ring buffer.
+func (d *decoder) record(raw []byte) {
+	var ev bpf.MonitorEvent
+	if _, err := binary.Decode(raw, binary.NativeEndian, &ev); err != nil {
+		d.sink.Lost(1, "a record of the kernel's side is malformed")
+		return
+	}
+	t := splitTexts(&ev, raw[eventSize:])
+	if t.truncated {
+		d.sink.Lost(1, "a path was too long to be read whole")
+	}
+	switch ev.Kind {
+	case kindExec:
+		d.exec(&ev, t)
+	case kindMapping:
+		d.sink.Mapping(&confinev1.Mapping{
+			Time: ev.Time, Pid: int32(ev.Pid), Path: t.path, File: fileID(&ev),
+		})
+	case kindUnmapped:
+		d.unmapped(&ev)
+	case kindExit:
+		delete(d.dirfd, ev.Pid)
+		d.sink.Exit(&confinev1.Exit{Time: ev.Time, Pid: int32(ev.Pid), Status: ev.Value})
+	case kindImage:
+		name := t.path
+		if !t.reachable {
+			name = "" // a runtime's init: its file isn't the container's
+		}
+		d.name(ev.Image, name)
+	case kindDirFD:
+		d.dirfd[ev.Pid] = t.path
+	case kindDenied:
+		d.denied(&ev, t)
+	default:
+		d.sink.Lost(1, "a record of the kernel's side is malformed")
+	}
+}
+
+func (d *decoder) exec(ev *bpf.MonitorEvent, t texts) {
+	d.name(ev.Image, t.path)
+	filename := t.filename
+	if base, ok := d.dirfd[ev.Pid]; ok {
+		filename = fromDirFD(filename, base)
+		delete(d.dirfd, ev.Pid)
+	}
+	if !strings.HasPrefix(filename, "/") && !strings.HasPrefix(filename, memoryFile) {
+		filename = strings.TrimSuffix(t.cwd, "/") + "/" + strings.TrimPrefix(filename, "./")
+	}
+	e := &confinev1.Exec{
+		Time: ev.Time, Pid: int32(ev.Pid), Ppid: int32(ev.Ppid),
+		Path: t.path, Filename: filename, Interpreter: t.interp,
+		Comm: comm(ev), File: fileID(ev),
+	}
+	if t.interp != "" {
+		e.Nested = nestedScripts(ev.Pid, filename, t.interp)
+	}
+	d.sink.Exec(e)
+}
+
+func (d *decoder) denied(ev *bpf.MonitorEvent, t texts) {
+	key := objectKey{Image: ev.Image, Inode: ev.Inode, Offset: ev.Offset, Nr: uint32(ev.Value), Arch: ev.Arch}
+	d.mu.Lock()
+	process := d.imageName(ev.Image)
+	d.objects[key] = object{path: t.path, ip: ev.Addr, comm: comm(ev)}
+	d.mu.Unlock()
+	out := &confinev1.DeniedCall{
+		Time: ev.Time, Pid: int32(ev.Pid), Nr: ev.Value, Ip: ev.Addr, Process: process,
+		Object: t.path, Ret: ev.Ret, Arch: ev.Arch, Count: 1, Signal: ev.Signal, Comm: comm(ev),
+	}
+	if t.path != "" {
+		out.Offset = ev.Offset
+	}
+	d.sink.Denied(out)
+}
+
+// name remembers the path of an image.
+func (d *decoder) name(image uint64, path string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if known, ok := d.images[image]; ok && known != "" {
+		return
+	}
+	d.images[image] = path
+}
+
+// imageName is called with mu held.
+func (d *decoder) imageName(image uint64) string {
+	if name, ok := d.images[image]; ok {
+		return name
+	}
+	return unknownProcess
+}
+
+// nameCalls merges the recorded calls by the path of their process.
+func (d *decoder) nameCalls(calls map[uint64]bpf.MonitorMade) []*confinev1.RecordedCalls {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	merged := make(map[string]bpf.MonitorMade)
+	for image, made := range calls {
+		name := d.imageName(image)
+		sum := merged[name]
+		for i := range made.Native {
+			sum.Native[i] |= made.Native[i]
+			sum.Compat[i] |= made.Compat[i]
+		}
+		merged[name] = sum
+	}
+	var out []*confinev1.RecordedCalls
+	for name, made := range merged {
+		out = append(out, &confinev1.RecordedCalls{
+			Process: name, Nrs: bits(made.Native[:]), CompatNrs: bits(made.Compat[:]),
+		})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Process < out[j].Process })
+	return out
+}
+
+// nameDenials lists the refused calls with their counts, by time.
+func (d *decoder) nameDenials(all map[bpf.MonitorPlace]bpf.MonitorDenial) []*confinev1.DeniedCall {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []*confinev1.DeniedCall
+	for at, n := range all {
+		o := d.objects[at]
+		c := &confinev1.DeniedCall{
+			Time: n.Time, Pid: int32(n.Pid), Nr: int32(at.Nr), Ip: o.ip, Process: d.imageName(at.Image),
+			Object: o.path, Ret: n.Ret, Arch: at.Arch, Count: n.Count, Signal: n.Signal, Comm: o.comm,
+		}
+		if o.path != "" {
+			c.Offset = at.Offset
+		}
+		out = append(out, c)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Time < out[j].Time })
+	return out
+}
+
+// bits lists the numbers of the bits that are set.
+func bits(words []uint64) []int32 {
+	var out []int32
+	for i, w := range words {
+		for b := range 64 {
+			if w&(1<<b) != 0 {
+				out = append(out, int32(i*64+b))
+			}
+		}
+	}
+	return out
+}
+
+// comm is the thread's name.
+func comm(ev *bpf.MonitorEvent) string {
+	b := make([]byte, len(ev.Comm))
+	for i, c := range ev.Comm {
+		b[i] = byte(c)
+	}
+	name, _, _ := bytes.Cut(b, []byte{0})
+	return strings.ToValidUTF8(string(name), "\uFFFD")
+}
+
+// fileID translates the kernel's device number (12 bits major, 20 minor).
+func fileID(ev *bpf.MonitorEvent) *confinev1.FileId {
+	return &confinev1.FileId{Inode: ev.Inode, Device: unix.Mkdev(ev.Device>>20, ev.Device&0xfffff)}
+}

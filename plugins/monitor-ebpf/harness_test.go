@@ -1,0 +1,225 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/confinehq/confine/pkg/monitor"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+// limit ends a test that hangs; nothing is measured with it.
+const limit = 2 * time.Minute
+
+// plugin is the binary under test, built once.
+var plugin string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "monitor-ebpf-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	plugin = filepath.Join(dir, "confine-monitor-ebpf")
+	if out, err := exec.Command("go", "build", "-o", plugin, ".").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the plugin: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// needKernel skips where the host can't run the monitor at all: no root, or a
+// kernel without BTF.
+func needKernel(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("the monitor needs root")
+	}
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("the kernel has no BTF")
+	}
+}
+
+func start(t *testing.T) *monitor.Client {
+	t.Helper()
+	needKernel(t)
+	var logs bytes.Buffer
+	c, err := monitor.Start(context.Background(), monitor.HostConfig{
+		Path:   plugin,
+		Logger: slog.New(slog.NewTextHandler(&logs, nil)),
+	})
+	if err != nil {
+		t.Fatalf("start: %v\n%s", err, logs.String())
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// tree is a process that waits to be told to begin, like a created container.
+type tree struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	gate *os.File
+	out  bytes.Buffer
+}
+
+// newTree makes a process that will execute argv when it is let go.
+func newTree(t *testing.T, attr *syscall.SysProcAttr, argv ...string) *tree {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &tree{t: t, gate: w}
+	tr.cmd = exec.Command("/bin/sh", append([]string{"-c", `read x <&3; exec 3<&-; exec "$@"`, "sh"}, argv...)...)
+	tr.cmd.ExtraFiles = []*os.File{r}
+	tr.cmd.Stdout, tr.cmd.Stderr = &tr.out, &tr.out
+	tr.cmd.SysProcAttr = attr
+	if err := tr.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	t.Cleanup(func() { w.Close(); _ = tr.cmd.Process.Kill(); _ = tr.cmd.Wait() })
+	return tr
+}
+
+func (tr *tree) pid() int32 { return int32(tr.cmd.Process.Pid) }
+
+// run lets the tree go and waits for its root to end.
+func (tr *tree) run() {
+	tr.t.Helper()
+	fmt.Fprintln(tr.gate)
+	if err := tr.cmd.Wait(); err != nil {
+		tr.t.Logf("tree ended: %v", err)
+	}
+}
+
+// seen is everything that a watch reported.
+type seen struct {
+	execs    []*confinev1.Exec
+	mappings []*confinev1.Mapping
+	exits    []*confinev1.Exit
+	denied   []*confinev1.DeniedCall
+	lost     []*confinev1.Lost
+	snapshot *confinev1.SnapshotResponse
+}
+
+func (s *seen) add(m *confinev1.WatchResponse) {
+	switch e := m.GetEvent().(type) {
+	case *confinev1.WatchResponse_Exec:
+		s.execs = append(s.execs, e.Exec)
+	case *confinev1.WatchResponse_Mapping:
+		s.mappings = append(s.mappings, e.Mapping)
+	case *confinev1.WatchResponse_Exit:
+		s.exits = append(s.exits, e.Exit)
+	case *confinev1.WatchResponse_Denied:
+		s.denied = append(s.denied, e.Denied)
+	case *confinev1.WatchResponse_Lost:
+		s.lost = append(s.lost, e.Lost)
+	}
+}
+
+func (s *seen) executed() map[string]int {
+	n := make(map[string]int)
+	for _, e := range s.execs {
+		n[e.GetPath()]++
+	}
+	return n
+}
+
+func (s *seen) mapped() map[string]int {
+	n := make(map[string]int)
+	for _, m := range s.mappings {
+		n[m.GetPath()]++
+	}
+	return n
+}
+
+func (s *seen) calls(process string) *confinev1.RecordedCalls {
+	for _, r := range s.snapshot.GetRecorded() {
+		if r.GetProcess() == process {
+			return r
+		}
+	}
+	return nil
+}
+
+// observe watches scope while do runs.
+func observe(t *testing.T, c *monitor.Client, scope *confinev1.Scope, do func()) *seen {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	w, err := c.Watch(ctx, scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s seen
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for m := range w.Events() {
+			s.add(m)
+		}
+	}()
+	do()
+	s.snapshot, err = w.Stop(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-read
+	return &s
+}
+
+// lossless fails the test when anything was lost.
+func (s *seen) lossless(t *testing.T) {
+	t.Helper()
+	if n := s.snapshot.GetLost(); n != 0 {
+		t.Errorf("lost %d events: %v", n, s.lost)
+	}
+}
+
+// watchTree watches a command and its descendants from before its first
+// instruction.
+func watchTree(t *testing.T, argv ...string) *seen {
+	t.Helper()
+	c := start(t)
+	tr := newTree(t, nil, argv...)
+	s := observe(t, c, &confinev1.Scope{Pid: tr.pid()}, tr.run)
+	s.lossless(t)
+	return s
+}
+
+// real resolves a path as the kernel reports it.
+func real(t *testing.T, path string) string {
+	t.Helper()
+	p, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// compile builds a C program from testdata.
+func compile(t *testing.T, source string, flags ...string) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), strings.TrimSuffix(filepath.Base(source), ".c"))
+	args := append([]string{"-O1", "-o", out, filepath.Join("testdata", source)}, flags...)
+	if msg, err := exec.Command("cc", args...).CombinedOutput(); err != nil {
+		t.Fatalf("compile %s: %v\n%s", source, err, msg)
+	}
+	return out
+}

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/confinehq/confine/pkg/monitor"
+	"github.com/confinehq/confine/plugins/monitor-ebpf/bpf"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+// lossInterval is how often losses in the kernel are looked for.
+const lossInterval = time.Second
+
+// watch is the programs, maps and reader of one scope.
+type watch struct {
+	objs   bpf.MonitorObjects
+	links  []link.Link
+	reader *ringbuf.Reader
+	dec    *decoder
+
+	flushMu sync.Mutex      // one flush at a time
+	flushed chan struct{}   // a token for each flush that the reader has seen
+	ended   chan struct{}   // closed when run returns
+	lossMu  sync.Mutex      // guards the two below
+	told    map[loss]uint64 // kernel-side losses that the sink knows of
+	missed  map[string]uint64
+	sink    *monitor.Sink
+}
+
+// load creates the maps and loads the programs for a scope. sink may be nil
+// when nothing is going to run.
+func load(scope *confinev1.Scope, sink *monitor.Sink) (*watch, error) {
+	spec, err := bpf.LoadMonitor()
+	if err != nil {
+		return nil, fmt.Errorf("read the eBPF programs: %w", err)
+	}
+	for name, value := range map[string]any{
+		"scope_cgroup": scope.GetCgroupId(),
+		"scope_mnt_ns": uint32(scope.GetMountNamespace()),
+		"scope_pid_ns": uint32(scope.GetPidNamespace()),
+		"scope_pids":   flag(scope.GetPid() != 0),
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	w := &watch{
+		flushed: make(chan struct{}),
+		ended:   make(chan struct{}),
+		told:    make(map[loss]uint64),
+		missed:  make(map[string]uint64),
+		sink:    sink,
+		dec:     newDecoder(sink),
+	}
+	if err := spec.LoadAndAssign(&w.objs, nil); err != nil {
+		return nil, explain("load the eBPF programs", err)
+	}
+	w.reader, err = ringbuf.NewReader(w.objs.Ring)
+	if err != nil {
+		w.close()
+		return nil, fmt.Errorf("open the ring buffer: %w", err)
+	}
+	return w, nil
+}
+
+func flag(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// programs are in the order of attaching: what a later one relies on first.
+func (w *watch) programs() []*ebpf.Program {
+	return []*ebpf.Program{w.objs.OnFork, w.objs.OnExec, w.objs.OnEnd, w.objs.OnEnter, w.objs.OnExit}
+}
+
+// mechanisms names what is used, for people.
+func (w *watch) mechanisms() []string {
+	return []string{
+		"tp_btf/sched_process_fork", "tp_btf/sched_process_exec", "tp_btf/sched_process_exit",
+		"tp_btf/sys_enter", "tp_btf/sys_exit",
+		"task storage", "bpf_find_vma", "ring buffer",
+	}
+}
+
+func (w *watch) attach() error {
+	for _, p := range w.programs() {
+		l, err := link.AttachTracing(link.TracingOptions{Program: p})
+		if err != nil {
+			return explain("attach to the tracepoints", err)
+		}
+		w.links = append(w.links, l)
+	}
+	return nil
+}
+
+func (w *watch) close() {
+	for _, l := range w.links {
+		_ = l.Close()
+	}
+	if w.reader != nil {
+		_ = w.reader.Close()
+	}
+	_ = w.objs.Close()
+}
+
+// run reads events into the sink until ctx ends.
+func (w *watch) run(ctx context.Context) error {
+	defer close(w.ended)
+	losses := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { _ = w.reader.Close() })
+	defer stop()
+	go func() {
+		defer close(losses)
+		w.watchLosses(ctx)
+	}()
+	err := w.read(ctx)
+	<-losses
+	return err
+}
+
+func (w *watch) read(ctx context.Context) error {
+	var rec ringbuf.Record
+	for {
+		err := w.reader.ReadInto(&rec)
+		switch {
+		case errors.Is(err, ringbuf.ErrFlushed):
+			select {
+			case w.flushed <- struct{}{}:
+			case <-ctx.Done():
+			}
+		case errors.Is(err, ringbuf.ErrClosed):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read the ring buffer: %w", err)
+		default:
+			w.dec.record(rec.RawSample)
+		}
+	}
+}
+
+// flush returns when everything that the kernel had written before is in the
+// sink.
+func (w *watch) flush(ctx context.Context) error {
+	w.flushMu.Lock()
+	defer w.flushMu.Unlock()
+	if err := w.reader.Flush(); err != nil {
+		return fmt.Errorf("flush the ring buffer: %w", err)
+	}
+	select {
+	case <-w.flushed:
+		return nil
+	case <-w.ended:
+		return monitor.ErrUnknownWatch
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (w *watch) watchLosses(ctx context.Context) {
+	tick := time.NewTicker(lossInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			w.tellLosses()
+		}
+	}
+}
+
+// tellLosses tells the sink what the kernel lost since the last time.
+func (w *watch) tellLosses() {
+	w.lossMu.Lock()
+	defer w.lossMu.Unlock()
+	for why := range lossCount {
+		var perCPU []uint64
+		if err := w.objs.Lost.Lookup(uint32(why), &perCPU); err != nil {
+			continue
+		}
+		var sum uint64
+		for _, n := range perCPU {
+			sum += n
+		}
+		w.sink.Lost(sum-w.told[why], why.String())
+		w.told[why] = sum
+	}
+	// A program that is interrupted by itself doesn't run the second time.
+	for _, p := range w.programs() {
+		stats, err := p.Stats()
+		if err != nil {
+			continue
+		}
+		name := p.String()
+		w.sink.Lost(stats.RecursionMisses-w.missed[name], "a program in the kernel was interrupted")
+		w.missed[name] = stats.RecursionMisses
+	}
+}
+
+// snapshot returns what was recorded so far.
+func (w *watch) snapshot(ctx context.Context) (*confinev1.SnapshotResponse, error) {
+	calls, err := w.recorded()
+	if err != nil {
+		return nil, err
+	}
+	denials, err := w.denials()
+	if err != nil {
+		return nil, err
+	}
+	// After the maps were read, so that every image in them has its name.
+	if err := w.flush(ctx); err != nil {
+		return nil, err
+	}
+	w.tellLosses()
+	return &confinev1.SnapshotResponse{
+		Recorded: w.dec.nameCalls(calls),
+		Denied:   w.dec.nameDenials(denials),
+	}, nil
+}
+
+// recorded returns the calls made by image.
+func (w *watch) recorded() (map[uint64]bpf.MonitorMade, error) {
+	all := make(map[uint64]bpf.MonitorMade)
+	var image uint64
+	var made bpf.MonitorMade
+	it := w.objs.Calls.Iterate()
+	for it.Next(&image, &made) {
+		all[image] = made
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("read the recorded calls: %w", err)
+	}
+	return all, nil
+}
+
+// denials returns the refused calls by place.
+func (w *watch) denials() (map[bpf.MonitorPlace]bpf.MonitorDenial, error) {
+	all := make(map[bpf.MonitorPlace]bpf.MonitorDenial)
+	var at bpf.MonitorPlace
+	var d bpf.MonitorDenial
+	it := w.objs.Denials.Iterate()
+	for it.Next(&at, &d) {
+		all[at] = d
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("read the refused calls: %w", err)
+	}
+	return all, nil
+}
+
+// eventSize is the size of the fixed part of a record.
+var eventSize = binary.Size(bpf.MonitorEvent{})
