@@ -23,7 +23,7 @@ func TestRunObservesAndLeavesNothing(t *testing.T) {
 	img.scripts = map[string]string{"entry.sh": "#!/bin/sh\nls / >/dev/null\nmkdir -p /tmp/www\nexec httpd -f -p 8080 -h /tmp/www\n"}
 	img.load(t, d)
 	a := startAgent(t, d, "")
-	a.start("r1", &confinev1.RunSpec{Image: "web", Monitor: "poll", Quiet: quick()})
+	a.start("r1", &confinev1.RunSpec{Image: "web", Quiet: quick()})
 	o := a.observation()
 	t.Logf("%v", o)
 	if got, want := o.GetRun().GetSettledBy(), "port 8080 answered, quiet for 500ms"; got != want {

@@ -7,9 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/confinehq/confine/internal/agent/floor"
 	"github.com/confinehq/confine/pkg/syscalls"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
@@ -41,37 +45,84 @@ func (r *run) runtimeOf(ctx context.Context, pid int) (runtimeInfo, error) {
 	return info, nil
 }
 
+// measuring is a floor on its way.
+type measuring struct {
+	done  chan struct{}
+	calls []int32
+	err   error
+}
+
+// measureFloor finds the floor of a container's runtime, beside the run when
+// it has to be measured.
+func (r *run) measureFloor(ctx context.Context, info runtimeInfo, spec *specs.Spec) *measuring {
+	m := &measuring{done: make(chan struct{})}
+	key := floor.Key{Runtime: info.sha256, NoNewPrivs: !r.newPrivileges(), Kernel: kernelRelease(), Arch: string(nativeArch())}
+	go func() {
+		defer close(m.done)
+		m.calls, m.err = r.agent.floors.Do(key, r.spec.GetNoCache(), func() ([]int32, error) {
+			path, err := runtimePath(r.agent.cfg.Runtime, info.sha256)
+			if err != nil {
+				return nil, err
+			}
+			return floor.Measure(ctx, path, spec)
+		})
+	}()
+	return m
+}
+
+// runtimePath finds the binary and makes sure that it is the one that
+// containerd used.
+func runtimePath(name, sum string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("find the runtime: %w; name the binary that containerd uses with --runtime", err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("open the runtime: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("read the runtime: %w", err)
+	}
+	if hex.EncodeToString(h.Sum(nil)) != sum {
+		return "", fmt.Errorf("%s is not the runtime that containerd used; name the right one with --runtime", path)
+	}
+	return path, nil
+}
+
 // floor returns the runtime with the calls that its init makes between loading
 // the filter and execve of the entrypoint.
 func (r *run) floor(seen *observed) (*confinev1.Runtime, []*confinev1.Incomplete) {
 	info := &confinev1.Runtime{Name: seen.runtime.name, Sha256: seen.runtime.sha256, NoNewPrivs: !r.newPrivileges()}
-	calls, err := r.measureFloor(seen)
-	if err == nil {
-		info.Floor = callNames(nativeArch(), calls)
+	if seen.floor == nil {
 		return info, nil
 	}
-	// Everything that the runtime's init was seen doing holds what it does
-	// after loading the filter.
-	for _, rec := range seen.snapshot.GetRecorded() {
-		if rec.GetProcess() == "" {
-			info.Floor = callNames(nativeArch(), rec.GetNrs())
-		}
+	<-seen.floor.done
+	if seen.floor.err == nil {
+		info.Floor = callNames(nativeArch(), seen.floor.calls)
+		return info, nil
 	}
-	// The entrypoint's execve belongs to the image it makes.
-	if nr, ok := syscalls.Number(nativeArch(), "execve"); ok {
-		name := callName(nativeArch(), int32(nr))
-		if !slices.Contains(info.Floor, name) {
-			info.Floor = append(info.Floor, name)
-			slices.Sort(info.Floor)
-		}
-	}
+	info.Floor = widestFloor(seen.snapshot)
 	return info, []*confinev1.Incomplete{{
 		Kind: "floor-unmeasured", Object: info.Name,
-		Detail: fmt.Sprintf("the calls that the container runtime makes under the filter could not be measured (%v); all calls of its start-up are allowed instead", err),
+		Detail: fmt.Sprintf("the calls that the container runtime makes under the filter could not be measured (%v); all calls of its start-up are allowed instead", seen.floor.err),
 	}}
 }
 
-// measureFloor returns the numbers of the floor's calls.
-func (r *run) measureFloor(seen *observed) ([]int32, error) {
-	return nil, fmt.Errorf("not measured yet")
+// widestFloor is everything that the runtime's init was seen doing from the
+// beginning of the watch. It lacks what a runtime without no_new_privs does
+// before it waits for the start.
+func widestFloor(snap *confinev1.SnapshotResponse) []string {
+	var calls []int32
+	for _, rec := range snap.GetRecorded() {
+		if rec.GetProcess() == "" {
+			calls = append(calls, rec.GetNrs()...)
+		}
+	}
+	if nr, ok := syscalls.Number(nativeArch(), "execve"); ok && !slices.Contains(calls, int32(nr)) {
+		calls = append(calls, int32(nr))
+	}
+	return callNames(nativeArch(), calls)
 }

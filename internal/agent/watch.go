@@ -52,6 +52,8 @@ type observed struct {
 	spec       *specs.Spec
 	container  string
 	runtime    runtimeInfo
+	// floor is nil when nobody needs it.
+	floor *measuring
 }
 
 // watched is a watch with its collector.
@@ -111,6 +113,8 @@ func (w *watched) abandon() {
 // stays until the run is removed.
 func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (_ *observed, _ *heldRoot, err error) {
 	began := time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	r.progress(at.stage, false, 0, 0, "create container")
 	c, err := r.agent.runner.Create(ctx, runner.Spec{
 		RunID: r.id, Suffix: at.suffix, Namespace: r.spec.GetNamespace(), Image: image,
@@ -143,6 +147,15 @@ func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (
 	if err != nil {
 		return nil, nil, err
 	}
+	if at.seccomp == nil {
+		seen.floor = r.measureFloor(ctx, seen.runtime, c.Spec)
+		defer func() {
+			if err != nil {
+				cancel()
+				<-seen.floor.done
+			}
+		}()
+	}
 	if err := r.drive(ctx, c, image, w, at, seen); err != nil {
 		w.abandon()
 		return nil, nil, err
@@ -155,6 +168,9 @@ func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (
 	seen.output = c.Output.Lines()
 	seen.seconds = time.Since(began).Seconds()
 	c.DeleteTask(ctx)
+	if seen.floor != nil {
+		<-seen.floor.done
+	}
 	return seen, root, nil
 }
 

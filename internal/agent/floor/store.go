@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
 // version is part of every key: measuring differently makes a new floor.
@@ -26,11 +27,32 @@ type Key struct {
 	Arch string
 }
 
-// Store keeps measured floors as one file each.
-type Store struct{ dir string }
+// Store keeps measured floors as one file each. It is safe for concurrent use.
+type Store struct {
+	dir string
+	// measuring is held while a floor is measured: one at a time.
+	measuring sync.Mutex
+}
 
 // NewStore returns the Store in a folder, which need not exist yet.
 func NewStore(dir string) *Store { return &Store{dir: dir} }
+
+// Do returns the floor of a key, which it measures and keeps when it isn't
+// there or when it shall be measured anew.
+func (s *Store) Do(k Key, anew bool, measure func() ([]int32, error)) ([]int32, error) {
+	s.measuring.Lock()
+	defer s.measuring.Unlock()
+	if !anew {
+		if calls, ok := s.Get(k); ok {
+			return calls, nil
+		}
+	}
+	calls, err := measure()
+	if err != nil {
+		return nil, err
+	}
+	return calls, s.Put(k, calls)
+}
 
 func (s *Store) path(k Key) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d\x00%s\x00%t\x00%s\x00%s", version, k.Runtime, k.NoNewPrivs, k.Kernel, k.Arch))

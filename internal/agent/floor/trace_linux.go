@@ -1,0 +1,215 @@
+package floor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"slices"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// syscallInfo is struct ptrace_syscall_info of linux/ptrace.h: the same on
+// every architecture.
+type syscallInfo struct {
+	op   uint8
+	_    [3]uint8
+	arch uint32
+	ip   uint64
+	sp   uint64
+	// data is nr and args[6] at entry; rval and is_error at exit.
+	data [8]uint64
+}
+
+const (
+	// sysgoodStop marks a stop at a system call, with PTRACE_O_TRACESYSGOOD.
+	sysgoodStop = unix.SIGTRAP | 0x80
+	traceOpts   = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK |
+		unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_EXITKILL
+	// setModeFilter is SECCOMP_SET_MODE_FILTER, modeFilter SECCOMP_MODE_FILTER.
+	setModeFilter = 1
+	modeFilter    = 2
+)
+
+// tracer follows a process and all that it starts, and collects the calls of
+// the process that loads a filter, from then to the next execve.
+type tracer struct {
+	// threads: thread id to its state.
+	threads map[int]*thread
+	// filtered: process id to the calls since the filter was loaded.
+	filtered map[int]map[int32]bool
+	// calls is the result, once a filtered process has executed a program.
+	calls []int32
+}
+
+type thread struct {
+	tgid int
+	// nr and args are of the call that the thread is in; nr is -1 outside.
+	nr   int64
+	args [2]uint64
+}
+
+// trace runs cmd and returns the calls between loading a filter and execve.
+// The program that is executed under the filter never runs: it is killed at
+// its first instruction.
+func trace(ctx context.Context, cmd *exec.Cmd) ([]int32, error) {
+	type result struct {
+		calls []int32
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		// ptrace belongs to a thread; it ends with this goroutine, and
+		// PTRACE_O_EXITKILL ends what it traces.
+		runtime.LockOSThread()
+		calls, err := run(ctx, cmd)
+		done <- result{calls, err}
+	}()
+	r := <-done
+	return r.calls, r.err
+}
+
+func run(ctx context.Context, cmd *exec.Cmd) ([]int32, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start runtime: %w", err)
+	}
+	root := cmd.Process.Pid
+	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(root, unix.SIGKILL) })
+	defer stop()
+	t := &tracer{threads: map[int]*thread{}, filtered: map[int]map[int32]bool{}}
+	// The first stop is the execve of the runtime itself.
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(root, &status, unix.WALL, nil); err != nil {
+		return nil, fmt.Errorf("wait for runtime: %w", err)
+	}
+	if err := unix.PtraceSetOptions(root, traceOpts); err != nil {
+		_ = unix.Kill(root, unix.SIGKILL)
+		_ = cmd.Wait()
+		return nil, fmt.Errorf("trace runtime: %w", err)
+	}
+	t.thread(root)
+	_ = unix.PtraceSyscall(root, 0)
+	for {
+		// Only children and tracees of this thread: others of the agent's are
+		// waited for by their own.
+		pid, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ECHILD):
+			_ = cmd.Process.Release()
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if t.calls == nil {
+				return nil, errors.New("the runtime loaded no filter before it executed the entrypoint")
+			}
+			return t.calls, nil
+		case err != nil:
+			return nil, fmt.Errorf("wait for runtime: %w", err)
+		}
+		if status.Exited() || status.Signaled() {
+			delete(t.threads, pid)
+			continue
+		}
+		if status.Stopped() {
+			_ = unix.PtraceSyscall(pid, t.stopped(pid, status))
+		}
+	}
+}
+
+// thread returns the state of a thread, new when it wasn't known.
+func (t *tracer) thread(tid int) *thread {
+	th := t.threads[tid]
+	if th == nil {
+		th = &thread{tgid: tgidOf(tid), nr: -1}
+		t.threads[tid] = th
+	}
+	return th
+}
+
+// stopped takes note of one stop and returns the signal to go on with.
+func (t *tracer) stopped(tid int, status unix.WaitStatus) int {
+	th := t.thread(tid)
+	switch sig := status.StopSignal(); {
+	case sig == sysgoodStop:
+		t.call(tid, th)
+		return 0
+	case sig == unix.SIGTRAP && status.TrapCause() > 0:
+		if status.TrapCause() == unix.PTRACE_EVENT_EXEC {
+			t.executed(tid, th)
+		}
+		return 0
+	case sig == unix.SIGSTOP || sig == unix.SIGTRAP:
+		return 0 // the first stop of a new thread
+	default:
+		return int(sig)
+	}
+}
+
+// call takes note of the entry into a call or the return from it.
+func (t *tracer) call(tid int, th *thread) {
+	var info syscallInfo
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(tid), unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
+	if errno != 0 {
+		return
+	}
+	switch info.op {
+	case unix.PTRACE_SYSCALL_INFO_ENTRY:
+		th.nr, th.args = int64(info.data[0]), [2]uint64{info.data[1], info.data[2]}
+		if calls := t.filtered[th.tgid]; calls != nil {
+			calls[int32(th.nr)] = true
+		}
+	case unix.PTRACE_SYSCALL_INFO_EXIT:
+		// A listener descriptor is a success, too.
+		failed := uint8(info.data[1]) != 0
+		if !failed && loads(th) && t.filtered[th.tgid] == nil {
+			t.filtered[th.tgid] = t.pending(th.tgid)
+		}
+		th.nr = -1
+	}
+}
+
+// pending returns the calls that other threads of a process are in: they
+// return under the filter, and may be restarted.
+func (t *tracer) pending(tgid int) map[int32]bool {
+	calls := map[int32]bool{}
+	for _, th := range t.threads {
+		if th.tgid == tgid && th.nr >= 0 && !loads(th) {
+			calls[int32(th.nr)] = true
+		}
+	}
+	return calls
+}
+
+// loads reports whether the call of a thread loads a filter.
+func loads(th *thread) bool {
+	switch th.nr {
+	case unix.SYS_SECCOMP:
+		return th.args[0] == setModeFilter
+	case unix.SYS_PRCTL:
+		return th.args[0] == unix.PR_SET_SECCOMP && th.args[1] == modeFilter
+	default:
+		return false
+	}
+}
+
+// executed ends the collection of a process that runs under a filter.
+func (t *tracer) executed(tid int, th *thread) {
+	calls := t.filtered[th.tgid]
+	if calls == nil {
+		return
+	}
+	delete(t.filtered, th.tgid)
+	for nr := range calls {
+		t.calls = append(t.calls, nr)
+	}
+	slices.Sort(t.calls)
+	t.calls = slices.Compact(t.calls)
+	_ = unix.Kill(tid, unix.SIGKILL)
+}
