@@ -43,8 +43,8 @@ type decoder struct {
 	dirfd map[uint32]string // by process: the file that its execveat names
 
 	mu      sync.Mutex
-	images  map[uint64]string      // path by image
-	objects map[objectKey]object   // where refused calls came from
+	images  map[uint64]string    // path by image
+	objects map[objectKey]object // where refused calls came from
 }
 
 // objectKey is a refused call's place as the kernel knows it.
@@ -55,7 +55,6 @@ type object struct {
 	ip   uint64
 	comm string
 }
-
 
 func newDecoder(sink *monitor.Sink) *decoder {
 	return &decoder{

@@ -115,10 +115,13 @@ struct vm_area_struct {
 	struct file *vm_file;
 };
 
+/* Relocations tell an alias from the type that it stands for. */
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct signal_struct {
-	struct {
-		int counter;
-	} live;
+	atomic_t live;
 	int group_exit_code;
 	unsigned int flags;
 };

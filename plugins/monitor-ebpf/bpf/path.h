@@ -29,21 +29,23 @@ static __always_inline struct vfsmount *vfsmount_of(struct mount *m)
 	return (void *)m + __builtin_preserve_field_info(((struct mount *)0)->mnt, BPF_FIELD_BYTE_OFFSET);
 }
 
-/* One step towards the root; returns 1 to end. */
+/* One step towards the root; returns 1 to end. What BPF_CORE_READ starts from
+ * is always a variable of its own: a member of walk would be relocated, too. */
 static long walk_step(__u32 i, void *ctx)
 {
 	struct walk *w = ctx;
-	struct dentry *parent;
-	struct scratch *s;
+	struct dentry *dentry = w->dentry, *parent;
+	struct vfsmount *mnt = w->mnt;
 	__u32 slot = w->slot, off;
+	struct scratch *s;
 	long n;
 
-	if (w->dentry == w->root_dentry && w->mnt == w->root_mnt) {
+	if (dentry == w->root_dentry && mnt == w->root_mnt) {
 		w->done = 1;
 		return 1;
 	}
-	if (w->dentry == BPF_CORE_READ(w->mnt, mnt_root)) {
-		struct mount *m = mount_of(w->mnt);
+	if (dentry == BPF_CORE_READ(mnt, mnt_root)) {
+		struct mount *m = mount_of(mnt);
 		struct mount *up = BPF_CORE_READ(m, mnt_parent);
 
 		if (!up || up == m) {
@@ -55,18 +57,18 @@ static long walk_step(__u32 i, void *ctx)
 		w->mnt = vfsmount_of(up);
 		return 0;
 	}
-	parent = BPF_CORE_READ(w->dentry, d_parent);
+	parent = BPF_CORE_READ(dentry, d_parent);
 	s = bpf_map_lookup_elem(&scratches, &slot);
 	if (!s)
 		return 1;
 	off = s->off;
 	if (off > DATA_SIZE - NAME_MAX_SIZE || off - w->start > PATH_MAX_SIZE)
 		return 1;
-	n = bpf_probe_read_kernel_str(&s->data[off], NAME_MAX_SIZE, BPF_CORE_READ(w->dentry, d_name.name));
+	n = bpf_probe_read_kernel_str(&s->data[off], NAME_MAX_SIZE, BPF_CORE_READ(dentry, d_name.name));
 	if (n <= 0)
 		return 1;
 	s->off = off + n;
-	if (parent == w->dentry || !parent) {
+	if (parent == dentry || !parent) {
 		w->flags |= TEXT_PSEUDO;
 		w->done = 1;
 		return 1;
