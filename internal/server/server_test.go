@@ -297,6 +297,35 @@ func TestStaticMissIsAllowedAndReported(t *testing.T) {
 	}
 }
 
+// TestForeignProgramsAreNotBroken has a 32-bit program that isn't analysed.
+func TestForeignProgramsAreNotBroken(t *testing.T) {
+	a := newAnalyser()
+	a.result.Compat = true
+	a.result.Incomplete = []analysis.Issue{{Kind: "foreign-arch", Object: "/app", Detail: "a 32-bit program"}}
+	f := setup(t, a)
+	f.agent.observe = func() *confinev1.Observation {
+		o := f.observation()
+		o.Run.Recorded = append(o.Run.Recorded, &confinev1.Recorded{Path: "/app32", Compat: []string{"socketcall", "mmap2"}})
+		return o
+	}
+	f.agent.mustConnect()
+	r := f.mustProfile(&confinev1.ProfileRequest{})
+	if got := kinds(r.GetIncomplete()); !slices.Equal(got, []string{"foreign-arch"}) {
+		t.Errorf("incomplete %v", r.GetIncomplete())
+	}
+	data, err := r.GetProfile().MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := seccomp.Read(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if allowed := p.Allowed(); !slices.Contains(allowed, "socketcall") || !slices.Contains(allowed, "mmap2") || !slices.Contains(p.Architectures, seccomp.ArchX86) {
+		t.Errorf("the profile is for %q and allows %q", p.Architectures, allowed)
+	}
+}
+
 func TestWhatIsLackingIsSaid(t *testing.T) {
 	a := newAnalyser()
 	a.result.Incomplete = []analysis.Issue{{Kind: "computed-exec", Object: "/app", Detail: "x"}}
