@@ -94,7 +94,7 @@ func TestSign(t *testing.T) {
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: ca.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err == nil {
 		t.Error("a client's certificate serves as a server's")
 	}
-	if cert.IsCA || cert.NotAfter.Sub(time.Now()) > time.Hour {
+	if cert.IsCA || time.Until(cert.NotAfter) > time.Hour {
 		t.Errorf("CA %v, until %v", cert.IsCA, cert.NotAfter)
 	}
 }
@@ -379,7 +379,7 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := ReadClient(dir)
-	if err != nil || c.Expires.Sub(time.Now()) < 30*time.Minute || c.Server != "h:1" {
+	if err != nil || time.Until(c.Expires) < 30*time.Minute || c.Server != "h:1" {
 		t.Errorf("after a renewal: %+v, %v", c, err)
 	}
 	if bytes.Equal(shown(), first) {

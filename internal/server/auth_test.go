@@ -255,7 +255,7 @@ func TestRenew(t *testing.T) {
 	if after, err := pki.ReadClient(dir); err != nil || after != before {
 		t.Errorf("renewed before its time: %+v, %v", after, err)
 	}
-	if before.RenewAt.Sub(time.Now()) < 24*time.Hour {
+	if time.Until(before.RenewAt) < 24*time.Hour {
 		t.Errorf("a new certificate is to be renewed at %v", before.RenewAt)
 	}
 }
