@@ -220,6 +220,15 @@ func (f *File) versions(strtab []byte) {
 		return
 	}
 	names := map[uint16]string{}
+	left := len(f.Data) // entries and names lie apart, so that there can't be more of them
+	name := func(idx uint16, off uint32) bool {
+		s := cstr(strtab, uint64(off))
+		names[idx&0x7fff] = s
+		if left -= 16 + len(s); left < 0 {
+			f.warn("symbol versions overlap")
+		}
+		return left >= 0
+	}
 	def := f.dyn[elf.DT_VERDEF]
 	for n := uint64(0); n < f.dyn[elf.DT_VERDEFNUM] && n < 1<<15; n++ {
 		b := f.Bytes(def, 20)
@@ -227,9 +236,10 @@ func (f *File) versions(strtab []byte) {
 			break
 		}
 		if aux := f.Bytes(def+uint64(le.Uint32(b[12:])), 8); aux != nil {
-			idx := le.Uint16(b[4:]) & 0x7fff
 			if le.Uint16(b[2:])&1 == 0 { // not VER_FLG_BASE
-				names[idx] = cstr(strtab, uint64(le.Uint32(aux)))
+				if !name(le.Uint16(b[4:]), le.Uint32(aux)) {
+					return
+				}
 			}
 		}
 		next := uint64(le.Uint32(b[16:]))
@@ -250,7 +260,9 @@ func (f *File) versions(strtab []byte) {
 			if a == nil {
 				break
 			}
-			names[le.Uint16(a[6:])&0x7fff] = cstr(strtab, uint64(le.Uint32(a[8:])))
+			if !name(le.Uint16(a[6:]), le.Uint32(a[8:])) {
+				return
+			}
 			next := uint64(le.Uint32(a[12:]))
 			if next == 0 {
 				break

@@ -24,6 +24,9 @@ const (
 	MaxSize = 1 << 30
 	// MaxSymbols is the number of symbols read from one table.
 	MaxSymbols = 4 << 20
+	// maxHeaders is the number of program headers that the kernel accepts
+	// (load_elf_phdrs in fs/binfmt_elf.c: 64 KiB of them).
+	maxHeaders = 65536 / 56
 )
 
 // Errors that callers tell apart.
@@ -174,6 +177,9 @@ func (f *File) programHeaders() error {
 	if num == 0 || size < 56 || off > uint64(len(f.Data)) || off+size*num > uint64(len(f.Data)) {
 		return fmt.Errorf("%w: program headers lie outside of the file", ErrMalformed)
 	}
+	if num > maxHeaders {
+		return fmt.Errorf("%w: %d program headers, the kernel takes %d", ErrMalformed, num, maxHeaders)
+	}
 	var dynOff, dynSize uint64
 	for i := range num {
 		p := f.Data[off+i*size:]
@@ -216,6 +222,9 @@ func (f *File) programHeaders() error {
 		return fmt.Errorf("%w: no loadable segment", ErrMalformed)
 	}
 	sort.Slice(f.Segments, func(i, j int) bool { return f.Segments[i].Addr < f.Segments[j].Addr })
+	if err := f.checkSegments(); err != nil {
+		return err
+	}
 	for ; dynSize >= 16; dynOff, dynSize = dynOff+16, dynSize-16 {
 		tag := elf.DynTag(int64(le.Uint64(f.Data[dynOff:])))
 		val := le.Uint64(f.Data[dynOff+8:])
@@ -229,6 +238,23 @@ func (f *File) programHeaders() error {
 			continue
 		}
 		f.dyn[tag] = val
+	}
+	return nil
+}
+
+// checkSegments refuses segments that overlap, and those that map the same
+// bytes many times: a small file would stand for much code.
+func (f *File) checkSegments() error {
+	total := uint64(0)
+	for i := range f.Segments {
+		s := &f.Segments[i]
+		total += s.FileSize
+		if i > 0 && s.Addr < f.Segments[i-1].Addr+f.Segments[i-1].MemSize {
+			return fmt.Errorf("%w: segments overlap at %#x", ErrMalformed, s.Addr)
+		}
+	}
+	if total > 2*uint64(len(f.Data))+1<<20 {
+		return fmt.Errorf("%w: its segments map %d bytes of a file of %d", ErrMalformed, total, len(f.Data))
 	}
 	return nil
 }
@@ -334,14 +360,20 @@ func (f *File) sectionHeaders() {
 	names := content(hdr(stridx))
 	var secs []Section
 	covered := uint64(0)
+	left := len(f.Data)
 	for i := range num {
 		h := hdr(i)
 		typ := elf.SectionType(le.Uint32(h[4:]))
 		flags := elf.SectionFlag(le.Uint64(h[8:]))
 		s := Section{Name: cstr(names, uint64(le.Uint32(h))), Addr: le.Uint64(h[16:]), Size: le.Uint64(h[32:])}
+		if left -= len(s.Name); left < 0 {
+			f.Symtab = nil
+			return // names that overlap: nobody's headers
+		}
 		switch typ {
 		case elf.SHT_SYMTAB:
-			if link := uint64(le.Uint32(h[40:])); link < num {
+			// The gABI allows one such table.
+			if link := uint64(le.Uint32(h[40:])); link < num && f.Symtab == nil {
 				f.Symtab = f.symbols(content(h), content(hdr(link)))
 			}
 		}
@@ -417,12 +449,19 @@ func (f *File) symbols(tab, str []byte) []Symbol {
 		n = MaxSymbols
 	}
 	out := make([]Symbol, n)
+	// Names may overlap; those of real tables hardly do.
+	names := 4*len(f.Data) + 1<<16
 	for i := range out {
 		e := tab[i*24:]
+		if names < 0 {
+			f.warn("symbol table cut at %d entries, whose names are longer than the file", i)
+			return out[:i]
+		}
 		out[i] = Symbol{
 			Name: cstr(str, uint64(le.Uint32(e))), Addr: le.Uint64(e[8:]), Size: le.Uint64(e[16:]),
 			Type: elf.ST_TYPE(e[4]), Bind: elf.ST_BIND(e[4]), Defined: le.Uint16(e[6:]) != 0,
 		}
+		names -= len(out[i].Name)
 	}
 	return out
 }
