@@ -124,6 +124,9 @@ func New(cfg Config) (*Agent, error) {
 func (a *Agent) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
 	defer a.runner.Close()
 	defer a.monitors.close()
+	if err := floor.Clean(ctx, a.cfg.Runtime, a.measureDir()); err != nil {
+		a.log.Warn("leftovers of an earlier agent", "error", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	client := confinev1.NewAgentServiceClient(conn)
 	g.Go(func() error { return a.sweep(ctx) })

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -64,11 +65,14 @@ func (r *run) measureFloor(ctx context.Context, info runtimeInfo, spec *specs.Sp
 			if err != nil {
 				return nil, err
 			}
-			return floor.Measure(ctx, path, spec)
+			return floor.Measure(ctx, path, r.agent.measureDir(), spec)
 		})
 	}()
 	return m
 }
+
+// measureDir is where floors are measured.
+func (a *Agent) measureDir() string { return filepath.Join(a.cfg.StateDir, "measure") }
 
 // runtimePath finds the binary and makes sure that it is the one that
 // containerd used.

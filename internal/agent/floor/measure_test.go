@@ -1,22 +1,26 @@
 package floor
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/confinehq/confine/pkg/syscalls"
 )
 
-// TestMeasure measures the installed runtime both ways. What both floors must
-// hold is the runtime's last call; without no_new_privs the privileges are
-// dropped under the filter.
-func TestMeasure(t *testing.T) {
+// runcPath returns the installed runtime.
+func runcPath(t *testing.T) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("containers need root")
 	}
@@ -24,26 +28,47 @@ func TestMeasure(t *testing.T) {
 	if err != nil {
 		t.Skip("runc is not installed")
 	}
+	return path
+}
+
+func testSpec(t *testing.T, noNewPrivs bool) *oci.Spec {
+	t.Helper()
+	ctx := namespaces.WithNamespace(t.Context(), "test")
+	spec, err := oci.GenerateSpec(ctx, nil, &containers.Container{ID: "floor"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Process.NoNewPrivileges = noNewPrivs
+	return spec
+}
+
+func namesOf(calls []int32) []string {
+	var names []string
+	for _, nr := range calls {
+		name, _ := syscalls.Name(syscalls.AMD64, int(nr))
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestMeasure measures the installed runtime both ways. What both floors must
+// hold is the runtime's last call; without no_new_privs the privileges are
+// dropped under the filter.
+func TestMeasure(t *testing.T) {
+	path := runcPath(t)
 	names := map[bool][]string{}
 	for _, nnp := range []bool{true, false} {
-		ctx := namespaces.WithNamespace(t.Context(), "test")
-		spec, err := oci.GenerateSpec(ctx, nil, &containers.Container{ID: "floor"})
+		calls, err := Measure(t.Context(), path, t.TempDir(), testSpec(t, nnp))
 		if err != nil {
 			t.Fatal(err)
 		}
-		spec.Process.NoNewPrivileges = nnp
-		calls, err := Measure(ctx, path, spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, nr := range calls {
-			name, _ := syscalls.Name(syscalls.AMD64, int(nr))
-			names[nnp] = append(names[nnp], name)
-		}
-		slices.Sort(names[nnp])
+		names[nnp] = namesOf(calls)
 		t.Logf("no_new_privs %v: %v", nnp, names[nnp])
-		if !slices.Contains(names[nnp], "execve") {
-			t.Errorf("no_new_privs %v: execve is missing", nnp)
+		for _, want := range []string{"execve", "futex", "rt_sigreturn", "mmap"} {
+			if !slices.Contains(names[nnp], want) {
+				t.Errorf("no_new_privs %v: %s is missing", nnp, want)
+			}
 		}
 		if slices.Contains(names[nnp], "pivot_root") {
 			t.Errorf("no_new_privs %v: holds a call of before the filter", nnp)
@@ -56,5 +81,108 @@ func TestMeasure(t *testing.T) {
 	}
 	if slices.Contains(names[true], "setuid") {
 		t.Error("with no_new_privs, the user is changed before the filter is loaded")
+	}
+}
+
+// exiting is code that calls exit_group(0).
+func exiting() []byte {
+	if runtime.GOARCH == "arm64" {
+		return []byte{0x00, 0x00, 0x80, 0xd2, 0xc8, 0x0b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4}
+	}
+	return []byte{0x31, 0xff, 0xb8, 0xe7, 0x00, 0x00, 0x00, 0x0f, 0x05}
+}
+
+// TestFloorHolds runs containers whose only program makes one call, under
+// profiles of the floor and that call alone, on a busy machine, so that the
+// runtime's own threads come in between; and under the same without one call
+// of the floor, which must fail.
+func TestFloorHolds(t *testing.T) {
+	path := runcPath(t)
+	stop := make(chan struct{})
+	defer close(stop)
+	for range runtime.GOMAXPROCS(0) {
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		}()
+	}
+	for _, nnp := range []bool{true, false} {
+		floor, err := Measure(t.Context(), path, t.TempDir(), testSpec(t, nnp))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, user := range []specs.User{{}, {UID: 1000, GID: 1000, AdditionalGids: []uint32{7}}} {
+			allowed := append(namesOf(floor), "exit_group")
+			for range 6 {
+				if err := runUnder(t, path, nnp, user, allowed); err != nil {
+					t.Fatalf("no_new_privs %v, user %d: %v", nnp, user.UID, err)
+				}
+			}
+			without := slices.DeleteFunc(slices.Clone(allowed), func(n string) bool { return n == "execve" })
+			if err := runUnder(t, path, nnp, user, without); err == nil {
+				t.Error("the profile isn't enforced")
+			}
+		}
+	}
+}
+
+// runUnder runs the exiting program with a profile that allows the named
+// calls.
+func runUnder(t *testing.T, path string, nnp bool, user specs.User, allowed []string) error {
+	t.Helper()
+	spec := testSpec(t, nnp)
+	b, err := newBundle(path, t.TempDir(), spec, user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.remove(t.Context())
+	enforced := b.spec(spec, user, "exit")
+	errno := uint(unix.EPERM)
+	enforced.Linux.Seccomp = &specs.LinuxSeccomp{
+		DefaultAction: specs.ActErrno, DefaultErrnoRet: &errno,
+		Architectures: []specs.Arch{specs.ArchX86_64},
+		Syscalls:      []specs.LinuxSyscall{{Names: allowed, Action: specs.ActAllow}},
+	}
+	if err := b.add("exit", exiting(), enforced); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.run(t.Context(), untraced, "run", "--bundle", filepath.Join(b.dir, "exit"), b.id())
+	return err
+}
+
+// TestClean finds a container that a killed process left.
+func TestClean(t *testing.T) {
+	path, dir := runcPath(t), t.TempDir()
+	b, err := newBundle(path, dir, testSpec(t, true), specs.User{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.remove(t.Context())
+	if _, err := b.run(t.Context(), untraced, "run", "--detach", "--bundle", filepath.Join(b.dir, "wait"), b.id()); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(b.dir, "state", b.id(), "state.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state struct {
+		PID int `json:"init_process_pid"`
+	}
+	if err := json.Unmarshal(raw, &state); err != nil || unix.Kill(state.PID, 0) != nil {
+		t.Fatalf("the container does not run: %v", err)
+	}
+	if err := Clean(t.Context(), path, dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(state.PID, 0); err == nil {
+		t.Error("the container still runs")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

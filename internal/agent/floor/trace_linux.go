@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -33,13 +37,23 @@ const (
 	// setModeFilter is SECCOMP_SET_MODE_FILTER, modeFilter SECCOMP_MODE_FILTER.
 	setModeFilter = 1
 	modeFilter    = 2
+	// sigSetxid is the signal by which glibc and Go have every thread make one
+	// call (setuid and the like).
+	sigSetxid = 33
 )
 
 // tracer follows a process and all that it starts, and collects the calls of
 // the process that loads a filter, from then to the next execve.
+//
+// A runtime written in Go has threads that collect garbage, wait and start
+// other threads whenever they like. What they did before the filter they could
+// as well do under it, so it counts too.
 type tracer struct {
 	// threads: thread id to its state.
 	threads map[int]*thread
+	// anytime: process id to the calls that don't depend on what its first
+	// thread is about to do.
+	anytime map[int]map[int32]bool
 	// filtered: process id to the calls since the filter was loaded.
 	filtered map[int]map[int32]bool
 	// calls is the result, once a filtered process has executed a program.
@@ -50,7 +64,9 @@ type thread struct {
 	tgid int
 	// nr and args are of the call that the thread is in; nr is -1 outside.
 	nr   int64
-	args [2]uint64
+	args [6]uint64
+	// setxid is true while the thread handles sigSetxid.
+	setxid bool
 }
 
 // trace runs cmd and returns the calls between loading a filter and execve.
@@ -81,7 +97,7 @@ func run(ctx context.Context, cmd *exec.Cmd) ([]int32, error) {
 	root := cmd.Process.Pid
 	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(root, unix.SIGKILL) })
 	defer stop()
-	t := &tracer{threads: map[int]*thread{}, filtered: map[int]map[int32]bool{}}
+	t := &tracer{threads: map[int]*thread{}, anytime: map[int]map[int32]bool{}, filtered: map[int]map[int32]bool{}}
 	// The first stop is the execve of the runtime itself.
 	var status unix.WaitStatus
 	if _, err := unix.Wait4(root, &status, unix.WALL, nil); err != nil {
@@ -141,12 +157,18 @@ func (t *tracer) stopped(tid int, status unix.WaitStatus) int {
 		t.call(tid, th)
 		return 0
 	case sig == unix.SIGTRAP && status.TrapCause() > 0:
-		if status.TrapCause() == unix.PTRACE_EVENT_EXEC {
+		switch status.TrapCause() {
+		case unix.PTRACE_EVENT_EXEC:
 			t.executed(tid, th)
+		case unix.PTRACE_EVENT_CLONE:
+			t.cloned(tid, th)
 		}
 		return 0
 	case sig == unix.SIGSTOP || sig == unix.SIGTRAP:
 		return 0 // the first stop of a new thread
+	case sig == sigSetxid:
+		th.setxid = true
+		return int(sig)
 	default:
 		return int(sig)
 	}
@@ -161,9 +183,15 @@ func (t *tracer) call(tid int, th *thread) {
 	}
 	switch info.op {
 	case unix.PTRACE_SYSCALL_INFO_ENTRY:
-		th.nr, th.args = int64(info.data[0]), [2]uint64{info.data[1], info.data[2]}
+		th.nr, th.args = int64(info.data[0]), [6]uint64(info.data[1:7])
 		if calls := t.filtered[th.tgid]; calls != nil {
 			calls[int32(th.nr)] = true
+		}
+		switch {
+		case th.setxid:
+			th.setxid = th.nr != unix.SYS_RT_SIGRETURN
+		case tid != th.tgid, ownMemory(th):
+			t.atAnyTime(th)
 		}
 	case unix.PTRACE_SYSCALL_INFO_EXIT:
 		// A listener descriptor is a success, too.
@@ -176,9 +204,13 @@ func (t *tracer) call(tid int, th *thread) {
 }
 
 // pending returns the calls that other threads of a process are in: they
-// return under the filter, and may be restarted.
+// return under the filter, and may be restarted. A process that handles
+// signals returns from the handlers at any time.
 func (t *tracer) pending(tgid int) map[int32]bool {
 	calls := map[int32]bool{}
+	if mask := strings.Trim(statusOf(tgid, "SigCgt"), "0"); mask != "" {
+		calls[unix.SYS_RT_SIGRETURN] = true
+	}
 	for _, th := range t.threads {
 		if th.tgid == tgid && th.nr >= 0 && !loads(th) {
 			calls[int32(th.nr)] = true
@@ -199,6 +231,34 @@ func loads(th *thread) bool {
 	}
 }
 
+func (t *tracer) atAnyTime(th *thread) {
+	if t.anytime[th.tgid] == nil {
+		t.anytime[th.tgid] = map[int32]bool{}
+	}
+	t.anytime[th.tgid][int32(th.nr)] = true
+}
+
+// cloned takes note of the call that made a thread of the same process.
+func (t *tracer) cloned(tid int, th *thread) {
+	child, err := unix.PtraceGetEventMsg(tid)
+	if err == nil && th.nr >= 0 && t.thread(int(child)).tgid == th.tgid {
+		t.atAnyTime(th)
+	}
+}
+
+// ownMemory reports whether the call of a thread does no more than get memory
+// and give it back, which an allocator does at any time.
+func ownMemory(th *thread) bool {
+	switch th.nr {
+	case unix.SYS_MMAP:
+		return th.args[3]&unix.MAP_ANONYMOUS != 0
+	case unix.SYS_MUNMAP, unix.SYS_MADVISE:
+		return true
+	default:
+		return false
+	}
+}
+
 // executed ends the collection of a process that runs under a filter.
 func (t *tracer) executed(tid int, th *thread) {
 	calls := t.filtered[th.tgid]
@@ -206,10 +266,31 @@ func (t *tracer) executed(tid int, th *thread) {
 		return
 	}
 	delete(t.filtered, th.tgid)
-	for nr := range calls {
-		t.calls = append(t.calls, nr)
-	}
+	t.calls = slices.AppendSeq(t.calls, maps.Keys(calls))
+	t.calls = slices.AppendSeq(t.calls, maps.Keys(t.anytime[th.tgid]))
 	slices.Sort(t.calls)
 	t.calls = slices.Compact(t.calls)
 	_ = unix.Kill(tid, unix.SIGKILL)
+}
+
+// tgidOf returns the process of a thread.
+func tgidOf(tid int) int {
+	if n, err := strconv.Atoi(statusOf(tid, "Tgid")); err == nil {
+		return n
+	}
+	return tid
+}
+
+// statusOf returns a field of /proc/TID/status, "" when there is none.
+func statusOf(tid int, field string) string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		if v, ok := strings.CutPrefix(line, field+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
 }
