@@ -18,6 +18,17 @@ type analysisDocument struct {
 	Syscalls    []callDocument   `json:"syscalls"`
 	Incomplete  []issueDocument  `json:"incomplete"`
 	Notes       []issueDocument  `json:"notes"`
+	// Surplus is there only when it was asked for.
+	Surplus []surplusDocument `json:"surplus,omitempty"`
+}
+
+type surplusDocument struct {
+	Program string          `json:"program"`
+	Object  string          `json:"object"`
+	Symbol  string          `json:"symbol"`
+	Address uint64          `json:"address"`
+	Calls   []string        `json:"calls"`
+	Chain   []frameDocument `json:"chain"`
 }
 
 type objectDocument struct {
@@ -77,7 +88,18 @@ func analysisDocumentOf(r *analysis.Result) analysisDocument {
 	for _, s := range r.Syscalls {
 		d.Syscalls = append(d.Syscalls, callDocumentOf(s))
 	}
+	for _, k := range r.Surplus {
+		d.Surplus = append(d.Surplus, surplusDocument{k.Program, k.Object, k.Symbol, k.Address, k.Calls, frameDocuments(k.Chain)})
+	}
 	return d
+}
+
+func frameDocuments(chain []analysis.Frame) []frameDocument {
+	out := []frameDocument{}
+	for _, f := range chain {
+		out = append(out, frameDocument(f))
+	}
+	return out
 }
 
 func callDocumentOf(s analysis.Syscall) callDocument {
@@ -86,10 +108,7 @@ func callDocumentOf(s analysis.Syscall) callDocument {
 		c.Args = append(c.Args, argDocument(arg))
 	}
 	for _, reason := range s.Reasons {
-		doc := reasonDocument{Kind: reason.Kind, Chain: []frameDocument{}, Detail: reason.Detail}
-		for _, f := range reason.Chain {
-			doc.Chain = append(doc.Chain, frameDocument(f))
-		}
+		doc := reasonDocument{Kind: reason.Kind, Chain: frameDocuments(reason.Chain), Detail: reason.Detail}
 		c.Reasons = append(c.Reasons, doc)
 	}
 	return c
@@ -101,6 +120,26 @@ func issueDocuments(list []analysis.Issue) []issueDocument {
 		docs = append(docs, issueDocument(i))
 	}
 	return docs
+}
+
+// maxSurplus bounds the rows that a person gets to see.
+const maxSurplus = 40
+
+// writeSurplus ranks what brings in calls that nothing else does.
+func writeSurplus(o *term.Output, list []analysis.Surplus) error {
+	if len(list) == 0 {
+		return nil
+	}
+	fmt.Fprintln(o)
+	rows := [][]string{{"ONLY", "THROUGH", "CALLS"}}
+	for _, k := range list[:min(len(list), maxSurplus)] {
+		where := k.Symbol
+		if where == "" || strings.HasPrefix(where, ".") {
+			where += fmt.Sprintf("+%#x", k.Address)
+		}
+		rows = append(rows, []string{fmt.Sprint(len(k.Calls)), where + " in " + k.Object, o.Styles.Dim.Render(strings.Join(k.Calls, " "))})
+	}
+	return term.Table(o, rows)
 }
 
 func analysisIssue(i analysis.Issue) string {
@@ -122,6 +161,9 @@ func writeAnalysis(o *term.Output, r *analysis.Result) error {
 		rows = append(rows, []string{fmt.Sprint(s.Nr), name, o.Styles.Dim.Render(origination(s))})
 	}
 	if err := term.Table(o, rows); err != nil {
+		return err
+	}
+	if err := writeSurplus(o, r.Surplus); err != nil {
 		return err
 	}
 	s := summary{o: o, width: o.Width()}

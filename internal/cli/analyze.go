@@ -19,6 +19,7 @@ type analyzeOptions struct {
 	load        []string
 	noFollow    bool
 	noCache     bool
+	surplus     bool
 	file        string
 }
 
@@ -42,6 +43,7 @@ Exit code 3 says that something could not be resolved; the answer lists it.`,
 	f.StringArrayVar(&o.load, "load", nil, "module or plugin inside ROOT that the programs load at run time; repeatable")
 	f.BoolVar(&o.noFollow, "no-follow", false, "don't add programs that the named ones execute")
 	f.BoolVar(&o.noCache, "no-cache", false, "compute everything anew")
+	f.BoolVar(&o.surplus, "surplus", false, "rank the functions and data that bring in the most calls")
 	f.StringVarP(&o.file, "output-file", "f", "", "write the answer to this file")
 	output := outputFlag(cmd, formats...)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -78,7 +80,7 @@ func (a *app) analyze(ctx context.Context, root string, o analyzeOptions) (*anal
 		return nil, err
 	}
 	defer dir.Close()
-	req := analysis.Request{Root: dir, Options: analysis.Options{NoFollow: o.noFollow}}
+	req := analysis.Request{Root: dir, Options: analysis.Options{NoFollow: o.noFollow, Surplus: o.surplus}}
 	for _, p := range o.entrypoints {
 		req.Programs = append(req.Programs, analysis.Program{Path: p, Load: o.load})
 	}

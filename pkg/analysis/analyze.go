@@ -138,7 +138,7 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 	if err := l.Startup(a.ctx); err != nil {
 		return err
 	}
-	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.services})
+	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.services, Surplus: a.req.Options.Surplus})
 	if err != nil {
 		return err
 	}
@@ -183,6 +183,15 @@ func (a *analysis) merge(p Program, o *objects.Object, r *reach.Result) {
 	}
 	if r.Widened && a.widened == nil {
 		a.widened = &Reason{Kind: "fallback", Detail: "a system call in " + o.Path + " can have any number"}
+	}
+	for _, k := range r.Surplus {
+		rank := Surplus{Program: o.Path, Object: k.Object, Symbol: k.Name, Address: k.Address, Chain: frames(k.From)}
+		for _, nr := range k.Calls {
+			if name, ok := syscalls.Name(a.arch, int(nr)); ok {
+				rank.Calls = append(rank.Calls, name)
+			}
+		}
+		a.result.Surplus = append(a.result.Surplus, rank)
 	}
 	for _, i := range r.Issues {
 		a.issue(i)

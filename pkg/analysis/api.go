@@ -51,6 +51,8 @@ type Options struct {
 	// Progress, when not nil, is called now and then with the number of
 	// objects done and known.
 	Progress func(done, total int)
+	// Surplus asks for Result.Surplus, which costs time.
+	Surplus bool
 	// Parallel is the number of objects decoded at once; GOMAXPROCS when 0.
 	Parallel int
 }
@@ -83,8 +85,22 @@ type Result struct {
 	Incomplete []Issue
 	// Notes lists what the result rests on although nothing is missing.
 	Notes []Issue
-	// Lookups lists the paths in the root that decided the result.
-	Compat bool // an i386 object or int 0x80 is reachable
+	// Compat is set when an i386 object or the 32-bit gate is reachable.
+	Compat bool
+	// Surplus ranks what brings in the most calls, when Options.Surplus asks
+	// for it.
+	Surplus []Surplus
+}
+
+// Surplus is a function or a piece of data of one program with the calls that
+// only it brings in: every way to them leads through it.
+type Surplus struct {
+	Program, Object, Symbol string
+	Address                 uint64
+	// Calls are names, by number.
+	Calls []string
+	// Chain leads from an entry point to it.
+	Chain []Frame
 }
 
 // Object is one ELF file that was analysed.

@@ -96,7 +96,7 @@ func privileged(in *x86.Inst) bool {
 // an address leads there, or the function before runs on into it.
 func (o *Object) entered(fi uint32) bool {
 	fs := o.Facts.Funcs
-	if o.jumps[fs[fi].Start] && !o.dataInText(fs[fi].Start) {
+	if o.startsAt(fs[fi].Start) && !o.dataInText(fs[fi].Start) {
 		return true
 	}
 	if fi == 0 || fs[fi-1].End != fs[fi].Start {

@@ -70,7 +70,7 @@ func (o *Object) interpreter(fi uint32, addrs []uint64) *interp {
 	for _, a := range it.tables {
 		it.in[a] = nil
 	}
-	for i := o.firstRef(fn.Start); i < len(o.refs) && o.refs[i].at < fn.End; i++ {
+	for i := o.firstRef(fn.Start); i < len(o.refs) && o.at(&o.refs[i]) < fn.End; i++ {
 		if r := &o.refs[i]; r.kind == refJump && r.to >= fn.Start && r.to < fn.End {
 			it.in[r.to] = nil
 		}
@@ -84,7 +84,7 @@ func (it *interp) start(fi uint32) {
 		if it.o.entered(fi) {
 			it.flow(it.fn.Start, entryState())
 		}
-	} else if it.o.jumps[it.fn.Start] || len(it.o.entries[fi]) == 0 {
+	} else if it.o.isTarget(it.fn.Start) || len(it.o.entries[fi]) == 0 {
 		// Unwind ranges of signal restorers begin a byte before the code, where
 		// nothing enters.
 		it.flow(it.fn.Start, entryState())
@@ -119,7 +119,7 @@ func (it *interp) blockStart(a uint64) uint64 {
 
 func (o *Object) firstRef(at uint64) int {
 	i, _ := slices.BinarySearchFunc(o.refs, at, func(r ref, t uint64) int {
-		if r.at < t {
+		if o.at(&r) < t {
 			return -1
 		}
 		return 1

@@ -1,10 +1,12 @@
 package facts
 
 import (
+	"cmp"
 	"context"
 	"debug/elf"
 	"debug/gosym"
 	"fmt"
+	"math/bits"
 	"slices"
 	"sort"
 	"strings"
@@ -26,9 +28,13 @@ const (
 
 // ref is one address in one instruction.
 type ref struct {
-	at, to uint64
-	kind   refKind
+	to   uint64
+	off  uint32 // of the instruction, from the start of the code
+	kind refKind
 }
+
+// at is the address of the instruction that a reference lies in.
+func (o *Object) at(r *ref) uint64 { return o.textLo + uint64(r.off) }
 
 // site is one instruction that enters the kernel.
 type rawSite struct {
@@ -46,11 +52,12 @@ type Object struct {
 	bound   bitset // instruction boundaries, by address - textLo
 	textLo  uint64
 	textHi  uint64
-	refs    []ref // by at
+	refs    []ref // by off
 	sites   []rawSite
 	indir   []uint64 // addresses of computed jumps (not calls)
 	icalls  []uint64
-	jumps   map[uint64]bool  // direct targets, and other starts
+	targets bitset           // known targets, by address - textLo: where code is entered
+	starts  bitset           // those of them at which a function begins
 	relocAt map[uint64]int   // address of a slot to its index in File.Relocs
 	imports map[int32]uint32 // index of a dynamic symbol to that of an import
 	strIdx  map[string]uint32
@@ -114,7 +121,8 @@ func (o *Object) build(ctx context.Context) error {
 		return fmt.Errorf("%w: executable segments lie too far apart", object.ErrMalformed)
 	}
 	o.bound = make(bitset, (o.textHi-o.textLo)>>6+1)
-	o.jumps = make(map[uint64]bool, 1024)
+	o.targets, o.starts = make(bitset, len(o.bound)), make(bitset, len(o.bound))
+	o.refs = make([]ref, 0, (o.textHi-o.textLo)/bytesPerRef)
 	o.relocAt = make(map[uint64]int, len(f.Relocs))
 	for i := range f.Relocs {
 		o.relocAt[f.Relocs[i].Addr] = i
@@ -128,7 +136,10 @@ func (o *Object) build(ctx context.Context) error {
 	if err := o.decodeAll(ctx); err != nil {
 		return err
 	}
-	sort.Slice(o.refs, func(i, j int) bool { return o.refs[i].at < o.refs[j].at })
+	byOffset := func(a, b ref) int { return cmp.Compare(a.off, b.off) }
+	if !slices.IsSortedFunc(o.refs, byOffset) {
+		slices.SortStableFunc(o.refs, byOffset)
+	}
 	sort.Slice(o.sites, func(i, j int) bool { return o.sites[i].at < o.sites[j].at })
 	sort.Slice(o.indir, func(i, j int) bool { return o.indir[i] < o.indir[j] })
 	o.intervals()
@@ -161,7 +172,7 @@ func (o *Object) seedStarts() {
 	f := o.File
 	add := func(a uint64) {
 		if a != 0 && o.code(a) {
-			o.jumps[a] = true
+			o.enter(a, true)
 		}
 	}
 	add(f.Entry)
@@ -220,7 +231,7 @@ func (o *Object) goFuncs() {
 	for i := range tab.Funcs {
 		fn := &tab.Funcs[i]
 		if o.code(fn.Entry) {
-			o.jumps[fn.Entry] = true
+			o.enter(fn.Entry, true)
 		}
 	}
 }
@@ -275,20 +286,21 @@ func (o *Object) decodeAll(ctx context.Context) error {
 			pos = next
 		}
 	}
-	done := map[uint64]bool{}
+	done := make(bitset, len(o.bound))
 	for {
 		var todo []uint64
-		for a := range o.jumps {
-			if !done[a] && o.code(a) && !o.bound.has(a-o.textLo) {
-				todo = append(todo, a)
+		for w := range o.targets {
+			for left := o.targets[w] &^ o.bound[w] &^ done[w]; left != 0; left &= left - 1 {
+				if a := o.textLo + uint64(w)<<6 + uint64(bits.TrailingZeros64(left)); o.code(a) {
+					todo = append(todo, a)
+				}
 			}
+			done[w] |= o.targets[w]
 		}
 		if len(todo) == 0 {
 			return ctx.Err()
 		}
-		sort.Slice(todo, func(i, j int) bool { return todo[i] < todo[j] })
 		for _, a := range todo {
-			done[a] = true
 			o.decodeRange(a, o.textHi, true)
 		}
 	}
@@ -326,8 +338,30 @@ func (o *Object) decodeRange(lo, hi uint64, resync bool) {
 }
 
 func (o *Object) addRef(at, to uint64, kind refKind) {
-	o.refs = append(o.refs, ref{at, to, kind})
+	o.refs = append(o.refs, ref{to, uint32(at - o.textLo), kind})
 }
+
+// enter notes that control comes to an address of code; start says that a
+// function begins there.
+func (o *Object) enter(a uint64, start bool) {
+	o.targets.set(a - o.textLo)
+	if start {
+		o.starts.set(a - o.textLo)
+	}
+}
+
+// isTarget reports whether control is known to come to an address of code.
+func (o *Object) isTarget(a uint64) bool {
+	return a >= o.textLo && a < o.textHi && o.targets.has(a-o.textLo)
+}
+
+// startsAt reports whether a function begins at an address.
+func (o *Object) startsAt(a uint64) bool {
+	return a >= o.textLo && a < o.textHi && o.starts.has(a-o.textLo)
+}
+
+// bytesPerRef is about how much code has one reference.
+const bytesPerRef = 9
 
 // instruction notes where one instruction leads.
 func (o *Object) instruction(at, next uint64, in *x86.Inst, nonPIE bool) {
@@ -388,7 +422,7 @@ func (o *Object) instruction(at, next uint64, in *x86.Inst, nonPIE bool) {
 func (o *Object) addJump(at, to uint64) {
 	if o.code(to) {
 		o.addRef(at, to, refJump)
-		o.jumps[to] = o.jumps[to] || o.isStart(at, to)
+		o.enter(to, o.isStart(at, to))
 	}
 }
 
@@ -403,7 +437,7 @@ func (o *Object) isStart(at, to uint64) bool {
 func (o *Object) addAddr(at, to uint64, kind refKind) {
 	o.addRef(at, to, kind)
 	if o.code(to) {
-		o.jumps[to] = true
+		o.enter(to, true)
 	}
 }
 
@@ -419,12 +453,13 @@ func (o *Object) immediate(at, v uint64) {
 func (o *Object) intervals() {
 	f := o.File
 	var starts []uint64
-	for a, start := range o.jumps {
-		if start && !o.inFDE(a) {
-			starts = append(starts, a)
+	for w, set := range o.starts {
+		for ; set != 0; set &= set - 1 {
+			if a := o.textLo + uint64(w)<<6 + uint64(bits.TrailingZeros64(set)); !o.inFDE(a) {
+				starts = append(starts, a)
+			}
 		}
 	}
-	sort.Slice(starts, func(i, j int) bool { return starts[i] < starts[j] })
 	cut := func(lo, hi uint64) {
 		i := sort.Search(len(starts), func(i int) bool { return starts[i] > lo })
 		for lo < hi {
@@ -462,15 +497,16 @@ func (o *Object) tailTargets() {
 	again := false
 	for i := range o.refs {
 		r := &o.refs[i]
-		if r.kind != refJump || o.jumps[r.to] || o.inFDE(r.to) {
+		if r.kind != refJump || o.startsAt(r.to) || o.inFDE(r.to) {
 			continue
 		}
-		b := o.File.From(r.at)
+		b := o.File.From(o.at(r))
 		if len(b) == 0 || b[0] != 0xe9 && b[0] != 0xeb {
 			continue
 		}
-		if from, to := o.FuncAt(r.at), o.FuncAt(r.to); from != to && to >= 0 && o.Facts.Funcs[to].Start != r.to {
-			o.jumps[r.to], again = true, true
+		if from, to := o.FuncAt(o.at(r)), o.FuncAt(r.to); from != to && to >= 0 && o.Facts.Funcs[to].Start != r.to {
+			o.enter(r.to, true)
+			again = true
 		}
 	}
 	if again {
@@ -691,11 +727,11 @@ func (o *Object) attribute() {
 	for i := range fs {
 		fn := &fs[i]
 		from := ri
-		for ri < len(o.refs) && o.refs[ri].at < fn.Start {
+		for ri < len(o.refs) && o.at(&o.refs[ri]) < fn.Start {
 			ri++
 			from = ri
 		}
-		for ; ri < len(o.refs) && o.refs[ri].at < fn.End; ri++ {
+		for ; ri < len(o.refs) && o.at(&o.refs[ri]) < fn.End; ri++ {
 			o.reference(fn, i, &o.refs[ri])
 		}
 		for si < len(o.sites) && o.sites[si].at < fn.Start {
@@ -729,7 +765,7 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 	switch r.kind {
 	case refJump:
 		if r.to >= fn.Start && r.to < fn.End {
-			if r.to == fn.Start && r.at != r.to && o.isStart(r.at, r.to) {
+			if r.to == fn.Start && o.at(r) != r.to && o.isStart(o.at(r), r.to) {
 				fn.edge(self, EdgeCall) // recursion: a call site with arguments of its own
 			}
 			return
@@ -794,7 +830,7 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			// or a place in code without unwind data, or one byte behind a
 			// start (signal restorers, whose unwind range begins early).
 			t := &o.Facts.Funcs[i]
-			if r.to != t.Start && r.to != t.Start+1 && o.inFDE(r.to) && !o.jumps[r.to] {
+			if r.to != t.Start && r.to != t.Start+1 && o.inFDE(r.to) && !o.isTarget(r.to) {
 				return
 			}
 			o.address(fn, r.to, EdgeRef)

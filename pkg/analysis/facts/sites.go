@@ -188,7 +188,7 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 		if r.to > addr+7 || r.to+64 <= addr || r.kind == refJump {
 			continue
 		}
-		fi := o.FuncAt(r.at)
+		fi := o.FuncAt(o.at(r))
 		if fi < 0 {
 			continue
 		}
@@ -198,7 +198,7 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 			}
 			continue
 		}
-		if n := x86.Decode(o.File.From(r.at), &in); n == 0 {
+		if n := x86.Decode(o.File.From(o.at(r)), &in); n == 0 {
 			continue
 		}
 		store, reg, exact := storeOf(&in)
@@ -217,7 +217,7 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 			out.add(m)
 			continue
 		}
-		s := o.statesAt(uint32(fi), []uint64{r.at})[r.at]
+		s := o.statesAt(uint32(fi), []uint64{o.at(r)})[o.at(r)]
 		stored(uint32(fi), s.regs[reg], s)
 	}
 	for _, fi := range slices.Sorted(maps.Keys(taken)) {
@@ -260,7 +260,7 @@ func (o *Object) scalarAt(addr, size uint64) bool {
 	var in x86.Inst
 	for i := range o.refs {
 		r := &o.refs[i]
-		if r.to != addr || r.kind != refLoad || x86.Decode(o.File.From(r.at), &in) == 0 {
+		if r.to != addr || r.kind != refLoad || x86.Decode(o.File.From(o.at(r)), &in) == 0 {
 			continue
 		}
 		if in.Vector || uint64(in.OpSize) > size {
@@ -393,19 +393,19 @@ func (o *Object) callSites(c, w uint32) []callSite {
 
 func (o *Object) sitesWhere(fn *Func, match func(*ref) bool) []callSite {
 	var out []callSite
-	for i := o.firstRef(fn.Start); i < len(o.refs) && o.refs[i].at < fn.End; i++ {
+	for i := o.firstRef(fn.Start); i < len(o.refs) && o.at(&o.refs[i]) < fn.End; i++ {
 		r := &o.refs[i]
 		if !match(r) {
 			continue
 		}
-		b := o.File.From(r.at)
+		b := o.File.From(o.at(r))
 		isCall := len(b) > 0 && b[0] == 0xe8
 		if r.kind == refSlot {
 			var in x86.Inst
 			x86.Decode(b, &in)
 			isCall = in.Reg&7 == 2
 		}
-		out = append(out, callSite{r.at, isCall})
+		out = append(out, callSite{o.at(r), isCall})
 	}
 	return out
 }
@@ -712,8 +712,8 @@ func (o *Object) IndirectCalls(l Loc) map[uint32][]Site {
 		if j, ok := o.relocAt[r.to]; ok && o.File.Relocs[j].Sym >= 0 {
 			continue // an import
 		}
-		x86.Decode(o.File.From(r.at), &in)
-		add(r.at, in.Reg&7 == 2)
+		x86.Decode(o.File.From(o.at(r)), &in)
+		add(o.at(r), in.Reg&7 == 2)
 	}
 	o.shallow = true
 	defer func() { o.shallow = false }()

@@ -64,6 +64,8 @@ type Result struct {
 	// Paths are absolute paths that occur in what is reachable.
 	Paths  []Name
 	Issues []Issue
+	// Surplus ranks what brings in the most calls, when it was asked for.
+	Surplus []Rank
 }
 
 // node is a function or a region of a member.
@@ -126,6 +128,7 @@ type exportID struct {
 }
 
 type graph struct {
+	rec     *recorder // nil unless Options.Surplus
 	linker  *link.Linker
 	members []*member
 	index   map[*link.Member]int32
@@ -153,6 +156,8 @@ type Options struct {
 	// Services lists the libraries that configuration makes the C library
 	// load when code that reads a configuration file is reachable.
 	Services func(ctx context.Context, config string) []Service
+	// Surplus asks for Result.Surplus.
+	Surplus bool
 }
 
 // Service is a library that is loaded by configuration. Its functions are
@@ -165,6 +170,9 @@ func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 		linker: l, index: map[*link.Member]int32{}, seen: map[string]bool{}, ctx: ctx, paths: map[string]bool{}, loaded: map[string]bool{},
 		bySuffix: map[string][]exportID{},
 		res:      &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}},
+	}
+	if o.Surplus {
+		g.rec = &recorder{edges: map[node][]node{}, calls: map[int32][]node{}}
 	}
 	g.addMembers(nil)
 	if len(g.members) > 0 {
@@ -193,6 +201,9 @@ func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 		return nil, g.err
 	}
 	g.finish()
+	if o.Surplus {
+		g.res.Surplus = g.surplus()
+	}
 	return g.res, ctx.Err()
 }
 
@@ -278,6 +289,7 @@ func (g *graph) roots(i int32) {
 // address, so that nothing is known of its arguments there; direct for a call.
 func (g *graph) enter(n, from node, edge string, holder int32) {
 	m := g.members[n.m]
+	g.rec.edge(from, n)
 	if n.region {
 		if !m.regions[n.i].ok {
 			m.regions[n.i] = step{from, edge, true}
@@ -510,6 +522,7 @@ func (g *graph) site(n node, s *facts.Site) {
 }
 
 func (g *graph) call(calls map[int32]*Call, n node, nr int32, via uint32) {
+	g.rec.call(nr, n)
 	c := calls[nr]
 	if c == nil {
 		c = &Call{Nr: nr, Chain: g.chain(n)}
@@ -663,6 +676,7 @@ const maxNumber = 1023
 
 // number adds a call whose number one function passes to another.
 func (g *graph) number(nr int32, from, to node, edge string) {
+	g.rec.call(nr, from)
 	if g.res.Calls[nr] == nil {
 		g.res.Calls[nr] = &Call{Nr: nr, Chain: append(g.chain(from), g.frame(to, edge))}
 	}

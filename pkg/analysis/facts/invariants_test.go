@@ -1,0 +1,195 @@
+package facts
+
+import (
+	"context"
+	"debug/elf"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// invariants returns what is wrong with facts that users of them rely on.
+func invariants(f *Facts) []string {
+	var bad []string
+	wrong := func(format string, args ...any) {
+		if len(bad) < 20 {
+			bad = append(bad, fmt.Sprintf(format, args...))
+		}
+	}
+	below := func(what string, list []uint32, n int) {
+		for _, i := range list {
+			if int(i) >= n {
+				wrong("%s %d of %d", what, i, n)
+			}
+		}
+	}
+	nf, nr, ni, ns := len(f.Funcs), len(f.Regions), len(f.Imports), len(f.Strings)
+	if int(f.Entry) > nf {
+		wrong("entry %d of %d functions", f.Entry, nf)
+	}
+	below("root", f.Roots, nf)
+	below("root import", f.RootImports, ni)
+	below("root region", f.RootRegions, nr)
+	for i := range f.Funcs {
+		fn := &f.Funcs[i]
+		at := fmt.Sprintf("function %#x:", fn.Start)
+		if fn.End <= fn.Start {
+			wrong("%s ends at %#x", at, fn.End)
+		}
+		if i > 0 && fn.Start < f.Funcs[i-1].End {
+			wrong("%s overlaps the one before, which ends at %#x", at, f.Funcs[i-1].End)
+		}
+		for _, e := range fn.Edges {
+			if int(e.To) >= nf || e.Kind < EdgeCall || e.Kind > EdgeFall {
+				wrong("%s edge of kind %d to %d of %d", at, e.Kind, e.To, nf)
+			}
+		}
+		for _, m := range fn.Imports {
+			if int(m.Import) >= ni {
+				wrong("%s import %d of %d", at, m.Import, ni)
+			}
+		}
+		below(at+" region", fn.Regions, nr)
+		below(at+" string", fn.Strings, ns)
+		for k := range fn.Sites {
+			siteInvariants(fn, &fn.Sites[k], nf, func(format string, args ...any) { wrong(at+" "+format, args...) })
+		}
+	}
+	for i := range f.Regions {
+		r := &f.Regions[i]
+		at := fmt.Sprintf("region %s %#x:", r.Name, r.Start)
+		if r.End < r.Start || i > 0 && r.Start < f.Regions[i-1].End {
+			wrong("%s to %#x, the one before ends at %#x", at, r.End, f.Regions[max(i, 1)-1].End)
+		}
+		below(at+" function", r.Funcs, nf)
+		below(at+" import", r.Imports, ni)
+		below(at+" region", r.Regions, nr)
+		below(at+" string", r.Strings, ns)
+	}
+	for i := range f.Imports {
+		if m := &f.Imports[i]; int(m.OwnFunc) > nf || int(m.OwnRegion) > nr {
+			wrong("import %s: own function %d, region %d", m.Name, m.OwnFunc, m.OwnRegion)
+		}
+	}
+	for i := range f.Exports {
+		e := &f.Exports[i]
+		if int(e.Func) > nf || int(e.Region) > nr || e.Func > 0 && e.Region > 0 {
+			wrong("export %s: function %d, region %d", e.Name, e.Func, e.Region)
+		}
+		if i > 0 && (e.Name < f.Exports[i-1].Name || e.Name == f.Exports[i-1].Name && e.Version < f.Exports[i-1].Version) {
+			wrong("export %s@%s is out of order", e.Name, e.Version)
+		}
+	}
+	for i := range f.Symbols {
+		if int(i) >= nf {
+			wrong("symbol %s of function %d", f.Symbols[i], i)
+		}
+	}
+	return bad
+}
+
+func siteInvariants(fn *Func, s *Site, funcs int, wrong func(string, ...any)) {
+	if s.Via == 0 && (s.Addr < fn.Start || s.Addr >= fn.End) {
+		wrong("site %#x outside, which calls no wrapper", s.Addr)
+	}
+	if int(s.Via) > funcs {
+		wrong("site %#x calls wrapper %d of %d", s.Addr, s.Via, funcs)
+	}
+	if s.Kind < SiteSyscall || s.Kind > SiteSysenter {
+		wrong("site %#x of kind %d", s.Addr, s.Kind)
+	}
+	if !slices.IsSorted(s.Nrs) || !slices.IsSorted(s.Params) {
+		wrong("site %#x: numbers %v and parameters %v aren't sorted", s.Addr, s.Nrs, s.Params)
+	}
+	for _, p := range s.Params {
+		if off, onStack := p.Stack(); onStack && off < 0 {
+			wrong("site %#x: parameter %d", s.Addr, p)
+		}
+		_ = p.String()
+	}
+}
+
+// realObjects lists what this machine has of programs, libraries and loaders,
+// of several makers.
+func realObjects(t testing.TB) []string {
+	t.Helper()
+	var out []string
+	for _, pattern := range []string{
+		"/bin/true", "/bin/bash", "/bin/dash", "/bin/busybox", "/usr/bin/gcc", "/usr/bin/perl",
+		"/lib*/ld-linux-x86-64.so.2", "/lib*/*/libc.so.6", "/lib*/*/libm.so.6", "/lib/ld-musl-x86_64.so.1",
+		"/usr/lib/*/libcrypto.so.3", "/usr/lib/*/libstdc++.so.6", "/usr/lib/*/libgcrypt.so.20", "/usr/lib/*/libgcc_s.so.1", "/lib*/*/libnss_files.so.2",
+	} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, names[:min(len(names), 1)]...)
+	}
+	if exe, err := os.Executable(); err == nil { // a Go program
+		out = append(out, exe)
+	}
+	return out
+}
+
+// TestRealObjects checks the facts of real objects, and that writing and
+// reading them again changes nothing.
+func TestRealObjects(t *testing.T) {
+	names := realObjects(t)
+	if len(names) < 5 {
+		t.Fatalf("only %v found", names)
+	}
+	for _, name := range names {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			t.Parallel()
+			data, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, err := Extract(context.Background(), data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := o.Facts
+			if f.Class != elf.ELFCLASS64 || f.Machine != elf.EM_X86_64 {
+				t.Skipf("%s is for %v", name, f.Machine)
+			}
+			if len(f.Funcs) == 0 {
+				t.Error("no functions")
+			}
+			for _, w := range f.Warnings {
+				t.Error("warning:", w)
+			}
+			for _, w := range invariants(f) {
+				t.Error(w)
+			}
+			roundTrip(t, f)
+			raw := rawSites(o)
+			for a := range raw {
+				if !raw[a] {
+					t.Errorf("the system call at %#x was found in the code and is in no function", a)
+				}
+			}
+		})
+	}
+}
+
+// rawSites tells of each instruction that enters the kernel whether a function
+// has it. Bytes among data that look like one don't count.
+func rawSites(o *Object) map[uint64]bool {
+	out := map[uint64]bool{}
+	for _, s := range o.sites {
+		if !o.gap(s.at) {
+			out[s.at] = false
+		}
+	}
+	for i := range o.Facts.Funcs {
+		for _, s := range o.Facts.Funcs[i].Sites {
+			if _, ok := out[s.Addr]; ok && s.Via == 0 {
+				out[s.Addr] = true
+			}
+		}
+	}
+	return out
+}
