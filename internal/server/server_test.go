@@ -630,11 +630,13 @@ func TestAgentLost(t *testing.T) {
 	f := setup(t, newAnalyser())
 	came := f.hold(isStart)
 	f.agent.mustConnect()
-	go func() { <-came; f.agent.cut() }()
+	cut := make(chan struct{})
+	go func() { defer close(cut); <-came; f.agent.cut() }()
 	_, _, err := f.profile(t.Context(), &confinev1.ProfileRequest{})
 	if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "node n1 was lost") {
 		t.Errorf("%v, want Aborted: node n1 was lost", err)
 	}
+	<-cut
 }
 
 func TestAgentStartedAnew(t *testing.T) {
@@ -643,10 +645,14 @@ func TestAgentStartedAnew(t *testing.T) {
 	f.agent.mustConnect()
 	next := newAgent(t, f.conn, "n1", f.root)
 	next.hello.Session = "s2"
-	go func() { <-came; next.mustConnect() }()
+	connected := make(chan error, 1)
+	go func() { <-came; connected <- next.connect() }()
 	_, _, err := f.profile(t.Context(), &confinev1.ProfileRequest{})
 	if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "started anew") {
 		t.Errorf("%v, want Aborted: started anew", err)
+	}
+	if err := <-connected; err != nil {
+		t.Errorf("the new agent: %v", err)
 	}
 }
 
