@@ -25,7 +25,7 @@ kill -HUP $CONFINE_CONTAINER_PID
 sleep 1
 for i in $(seq 100); do curl -fsS http://127.0.0.1/ >/dev/null; done`
 	postgresLoad = `in="chroot $CONFINE_ROOT"
-bin=$(cd $CONFINE_ROOT && echo usr/lib/postgresql/*/bin)
+bin=/usr/lib/postgresql/current/bin
 until $in $bin/pg_isready -q -h 127.0.0.1; do sleep 0.2; done
 $in $bin/pgbench -h 127.0.0.1 -U postgres -i -q postgres
 $in $bin/pgbench -h 127.0.0.1 -U postgres -c 4 -j 2 -t 200 postgres

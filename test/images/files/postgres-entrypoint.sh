@@ -2,7 +2,6 @@
 # Makes the data folder when it is empty, then becomes the server.
 set -eu
 
-PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
 if [ "$(id -u)" = 0 ]; then
 	mkdir -p "$PGDATA" /var/run/postgresql
 	chown -R postgres:postgres "$PGDATA" /var/run/postgresql
