@@ -1,3 +1,63 @@
 // Package analysis finds, by reading machine code, every system call that a
 // program can ever make.
+//
+// # What sound and precise mean here
+//
+// The answer is sound when it holds every call that any run of the program can
+// make, whatever its input. It is the more precise the fewer other calls it
+// holds. Soundness comes first: each step that can't follow something widens
+// the answer (an unknown number allows every call) or says in
+// Result.Incomplete what is missing, and never guesses in silence.
+//
+// # The way through
+//
+//	object   bytes -> segments, symbols, relocations, unwind ranges
+//	x86      bytes -> instructions
+//	facts    one object -> functions, edges, data, imports, exports, and the
+//	         system call sites with their numbers; cached by content
+//	objects  the objects of a root, each read once
+//	link     a program -> its closure, as the image's own loader finds it
+//	reach    a closure -> what is reachable, to a fixed point
+//	analyze  programs, the scripts and programs that they execute, the result
+//
+// # Assumptions
+//
+// The answer is sound for programs that keep to these:
+//
+//   - Control goes where an instruction or a pointer leads: to direct targets,
+//     to functions whose address reachable code computes or reachable data
+//     holds, through jump tables, and to what the loader binds. Code that a
+//     program writes at run time (a JIT) makes only calls that its compiler
+//     can make through functions that are there.
+//   - Pointers in position-independent objects are made by relocations; in
+//     programs with fixed addresses, every aligned word and every immediate
+//     that is the address of code counts as one.
+//   - A section of data is reached as a whole by any address in it, or up to
+//     128 bytes before it: array bases that compilers fold are not further off.
+//   - Functions keep their calling convention: the System V one (or Go's, in
+//     Go programs), with callee-saved registers saved, and callees write
+//     nothing of their callers' stack frames but what they were given a
+//     pointer to.
+//   - A number that is kept in a variable is written by instructions that name
+//     the variable, or through pointers to it that can be followed; it isn't
+//     written through pointers to a neighbouring variable.
+//   - A number that is passed through a function pointer is a constant at the
+//     place of the call (note "indirect-number").
+//   - A callback that reads a number behind a pointer gets that pointer in the
+//     call that passes the callback.
+//   - Bytes between unwind ranges that can't be instructions of a user program
+//     are data.
+//   - Names of libraries and functions that code computes are covered by what
+//     was seen during a run, by Program.Load, or by the configuration that the
+//     image has (name services); otherwise Result.Incomplete says so.
+//   - The program runs with the files of the root, and with the environment
+//     that Program.Env states as far as the loader reads it.
+//
+// # Bounds
+//
+// Input comes from containers and is hostile. An object's tables are bounded
+// by its size, the value analysis by a number of interpreted instructions that
+// grows with the code, a closure by 4096 objects, an analysis by 2048
+// programs. Beyond a bound the answer is the widest one, or says what was left
+// out.
 package analysis
