@@ -34,7 +34,10 @@ func imageInfo(image *runner.Image, seen *observed) *confinev1.ImageInfo {
 	if image == nil {
 		return info
 	}
-	info.Image, info.Digest, info.Platform = image.Name, image.Digest, image.Platform
+	info.Image, info.Digest = image.Name, image.Digest
+	if image.Platform != "" {
+		info.Platform = image.Platform
+	}
 	for port := range image.Config.ExposedPorts {
 		info.ExposedPorts = append(info.ExposedPorts, port)
 	}

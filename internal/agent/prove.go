@@ -38,7 +38,7 @@ func (r *run) prove(ctx context.Context, c *confinev1.ProveCommand) {
 		r.fail(fault.Stage("prove", fault.New(codes.FailedPrecondition, "there is nothing to prove before the first run has been observed")))
 		return
 	case image == nil:
-		proof = &confinev1.Proof{Status: skipped, Detail: "the container was running already and its image is not on the node, so that it cannot be run again"}
+		proof = &confinev1.Proof{Status: skipped, Detail: "container " + first.container + " belongs to somebody else and is not run again; start it under this profile yourself, or profile its image"}
 	default:
 		var err error
 		if proof, err = r.proveImage(ctx, c, image, first); err != nil {

@@ -40,8 +40,6 @@ type run struct {
 	image *runner.Image
 	root  *heldRoot
 	first *observed
-	// attached is the running container of an attach run.
-	attached *runner.Existing
 }
 
 // start begins a run; it answers with RunError when it cannot.
@@ -193,7 +191,7 @@ func (r *run) observeImage(ctx context.Context) error {
 		seen, root, err = r.watchImage(ctx, image, attempt{stage: "run"})
 	}
 	if errors.As(err, &died) {
-		return fault.Stage("run", fault.New(codes.Aborted, "monitor-died: %w; it was started again and died again: see the agent's log", died))
+		return fault.Stage("run", monitorDiedTwice(died))
 	}
 	if err != nil {
 		return fault.Stage("run", err)
@@ -203,6 +201,10 @@ func (r *run) observeImage(ctx context.Context) error {
 	r.mu.Unlock()
 	r.say(&confinev1.ConnectRequest{Message: &confinev1.ConnectRequest_Observation{Observation: r.observation(image, seen)}})
 	return nil
+}
+
+func monitorDiedTwice(died *errMonitorDied) error {
+	return fault.New(codes.Aborted, "monitor-died: %w; it was started again and died again: see the agent's log", died)
 }
 
 func (r *run) monitorName() string {

@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/confinehq/confine/internal/agent/floor"
 	"github.com/confinehq/confine/pkg/syscalls"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
@@ -54,16 +52,20 @@ type measuring struct {
 }
 
 // measureFloor finds the floor of a container's runtime, beside the run when
-// it has to be measured.
-func (r *run) measureFloor(ctx context.Context, info runtimeInfo, spec *specs.Spec) *measuring {
+// it has to be measured. binary is the runtime's name or path.
+func (r *run) measureFloor(ctx context.Context, binary string, seen *observed) *measuring {
 	m := &measuring{done: make(chan struct{})}
-	key := floor.Key{Runtime: info.sha256, NoNewPrivs: !r.newPrivileges(), Kernel: kernelRelease(), Arch: string(nativeArch())}
+	sum, spec := seen.runtime.sha256, seen.spec
+	key := floor.Key{Runtime: sum, NoNewPrivs: seen.noNewPrivs, Kernel: kernelRelease(), Arch: string(nativeArch())}
 	go func() {
 		defer close(m.done)
 		m.calls, m.err = r.agent.floors.Do(key, r.spec.GetNoCache(), func() ([]int32, error) {
-			path, err := runtimePath(r.agent.cfg.Runtime, info.sha256)
+			path, found, err := findRuntime(binary)
 			if err != nil {
 				return nil, err
+			}
+			if found != sum {
+				return nil, fmt.Errorf("%s is not the runtime that containerd used; name the right one with --runtime", path)
 			}
 			return floor.Measure(ctx, path, r.agent.measureDir(), spec)
 		})
@@ -74,32 +76,41 @@ func (r *run) measureFloor(ctx context.Context, info runtimeInfo, spec *specs.Sp
 // measureDir is where floors are measured.
 func (a *Agent) measureDir() string { return filepath.Join(a.cfg.StateDir, "measure") }
 
-// runtimePath finds the binary and makes sure that it is the one that
-// containerd used.
-func runtimePath(name, sum string) (string, error) {
-	path, err := exec.LookPath(name)
+// floorOfBinary is measureFloor for a container whose start nobody watched: its
+// runtime is taken to be the binary as it is now.
+func (r *run) floorOfBinary(ctx context.Context, binary string, seen *observed) *measuring {
+	seen.runtime.name = runtimeVersion(ctx, binary)
+	_, sum, err := findRuntime(binary)
 	if err != nil {
-		return "", fmt.Errorf("find the runtime: %w; name the binary that containerd uses with --runtime", err)
+		m := &measuring{done: make(chan struct{}), err: err}
+		close(m.done)
+		return m
+	}
+	seen.runtime.sha256 = sum
+	return r.measureFloor(ctx, binary, seen)
+}
+
+// findRuntime returns the path of a binary and its hex SHA-256.
+func findRuntime(name string) (path, sum string, err error) {
+	if path, err = exec.LookPath(name); err != nil {
+		return "", "", fmt.Errorf("find the runtime: %w; name the binary that containerd uses with --runtime", err)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("open the runtime: %w", err)
+		return "", "", fmt.Errorf("open the runtime: %w", err)
 	}
 	defer f.Close()
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("read the runtime: %w", err)
+		return "", "", fmt.Errorf("read the runtime: %w", err)
 	}
-	if hex.EncodeToString(h.Sum(nil)) != sum {
-		return "", fmt.Errorf("%s is not the runtime that containerd used; name the right one with --runtime", path)
-	}
-	return path, nil
+	return path, hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // floor returns the runtime with the calls that its init makes between loading
 // the filter and execve of the entrypoint.
 func (r *run) floor(seen *observed) (*confinev1.Runtime, []*confinev1.Incomplete) {
-	info := &confinev1.Runtime{Name: seen.runtime.name, Sha256: seen.runtime.sha256, NoNewPrivs: !r.newPrivileges()}
+	info := &confinev1.Runtime{Name: seen.runtime.name, Sha256: seen.runtime.sha256, NoNewPrivs: seen.noNewPrivs}
 	if seen.floor == nil {
 		return info, nil
 	}
@@ -108,22 +119,28 @@ func (r *run) floor(seen *observed) (*confinev1.Runtime, []*confinev1.Incomplete
 		info.Floor = callNames(nativeArch(), seen.floor.calls)
 		return info, nil
 	}
-	info.Floor = widestFloor(seen.snapshot)
+	instead := "all calls of its start-up are allowed instead"
+	if info.Floor = widestFloor(seen.snapshot); len(info.Floor) == 0 {
+		instead = "the profile lacks them, so that a container may not start under it"
+	}
 	return info, []*confinev1.Incomplete{{
 		Kind: "floor-unmeasured", Object: info.Name,
-		Detail: fmt.Sprintf("the calls that the container runtime makes under the filter could not be measured (%v); all calls of its start-up are allowed instead", seen.floor.err),
+		Detail: fmt.Sprintf("the calls that the container runtime makes under the filter could not be measured (%v); %s", seen.floor.err, instead),
 	}}
 }
 
 // widestFloor is everything that the runtime's init was seen doing from the
 // beginning of the watch. It lacks what a runtime without no_new_privs does
-// before it waits for the start.
+// before it waits for the start. It is nil when the start wasn't watched.
 func widestFloor(snap *confinev1.SnapshotResponse) []string {
 	var calls []int32
 	for _, rec := range snap.GetRecorded() {
 		if rec.GetProcess() == "" {
 			calls = append(calls, rec.GetNrs()...)
 		}
+	}
+	if calls == nil {
+		return nil
 	}
 	if nr, ok := syscalls.Number(nativeArch(), "execve"); ok && !slices.Contains(calls, int32(nr)) {
 		calls = append(calls, int32(nr))

@@ -30,30 +30,49 @@ func scopeOf(pid int, containerID string) *confinev1.Scope {
 	return s
 }
 
+// attachScope selects the processes of a container that may share its PID
+// namespace with others, as those of a pod can.
+func attachScope(pid int, containerID string) *confinev1.Scope {
+	s := scopeOf(pid, containerID)
+	if s.CgroupId != 0 || s.MountNamespace != 0 {
+		s.PidNamespace = 0
+	}
+	return s
+}
+
 // cgroupID returns the inode of the process's cgroup v2 folder, 0 when it has
-// none or shares the hierarchy's root with the node.
+// none of its own: with cgroup v1 a container can be in the one of its shim, or
+// in the root.
 func cgroupID(pid int) uint64 {
-	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	if err != nil {
+	path := cgroupOf(pid)
+	if path == "" || path == "/" || strings.Contains(path, "..") || path == cgroupOf(parentOf(pid)) {
 		return 0
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		path, ok := strings.CutPrefix(s.Text(), "0::")
-		if !ok || path == "/" || strings.Contains(path, "..") {
-			continue
-		}
-		for _, mount := range cgroupMounts() {
-			var st unix.Stat_t
-			var fs unix.Statfs_t
-			dir := filepath.Join(mount, path)
-			if unix.Statfs(dir, &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC || unix.Stat(dir, &st) != nil {
-				continue
-			}
+	for _, mount := range cgroupMounts() {
+		var st unix.Stat_t
+		var fs unix.Statfs_t
+		dir := filepath.Join(mount, path)
+		if unix.Statfs(dir, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC && unix.Stat(dir, &st) == nil {
 			return st.Ino
 		}
 	}
 	return 0
+}
+
+// cgroupOf returns the path of a process in the cgroup v2 hierarchy, "" when it
+// is in none.
+func cgroupOf(pid int) string {
+	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if path, ok := strings.CutPrefix(s.Text(), "0::"); ok {
+			return path
+		}
+	}
+	return ""
 }
 
 // namespaceInode returns the inode of a namespace, 0 when it cannot be read.

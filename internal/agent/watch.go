@@ -52,6 +52,7 @@ type observed struct {
 	spec       *specs.Spec
 	container  string
 	runtime    runtimeInfo
+	noNewPrivs bool
 	// floor is nil when nobody needs it.
 	floor *measuring
 }
@@ -108,6 +109,15 @@ func (w *watched) abandon() {
 	w.collector.Finish()
 }
 
+// died cancels when the monitor goes away before ctx ends.
+func (w *watched) died(ctx context.Context, cancel context.CancelCauseFunc) {
+	select {
+	case <-w.watch.Done():
+		cancel(&errMonitorDied{w.watch.Err()})
+	case <-ctx.Done():
+	}
+}
+
 // watchImage runs a container of the image from before its first instruction
 // to its end. The root is the caller's to close. The container's snapshot
 // stays until the run is removed.
@@ -139,7 +149,7 @@ func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (
 			root.Close()
 		}
 	}()
-	seen := &observed{spec: c.Spec, container: c.ID, monitor: r.monitorName()}
+	seen := &observed{spec: c.Spec, container: c.ID, monitor: r.monitorName(), noNewPrivs: !r.newPrivileges()}
 	if seen.runtime, err = r.runtimeOf(ctx, c.PID()); err != nil {
 		return nil, nil, err
 	}
@@ -148,7 +158,7 @@ func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (
 		return nil, nil, err
 	}
 	if at.seccomp == nil {
-		seen.floor = r.measureFloor(ctx, seen.runtime, c.Spec)
+		seen.floor = r.measureFloor(ctx, r.agent.cfg.Runtime, seen)
 		defer func() {
 			if err != nil {
 				cancel()
@@ -197,13 +207,7 @@ func (r *run) drive(ctx context.Context, c *runner.Container, image *runner.Imag
 	// A monitor that dies ends the settling.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go func() {
-		select {
-		case <-w.watch.Done():
-			cancel(&errMonitorDied{w.watch.Err()})
-		case <-ctx.Done():
-		}
-	}()
+	go w.died(ctx, cancel)
 	if err := c.Start(ctx, image); err != nil {
 		return cause(ctx, err)
 	}

@@ -151,7 +151,27 @@ func (r *Runner) Image(ctx context.Context, runID, namespace, ref, snapshotter s
 	return r.load(ctx, name, image, snapshotter)
 }
 
+// load describes an image and makes sure that it is unpacked.
 func (r *Runner) load(ctx context.Context, name string, image containerd.Image, snapshotter string) (*Image, error) {
+	described, err := r.describe(ctx, name, image)
+	if err != nil {
+		return nil, err
+	}
+	described.snapshotter = snapshotter
+	unpacked, err := image.IsUnpacked(ctx, snapshotter)
+	if err != nil {
+		return nil, r.daemon(fmt.Errorf("check snapshots of %s: %w", name, err))
+	}
+	if !unpacked {
+		if err := image.Unpack(ctx, snapshotter); err != nil {
+			return nil, r.daemon(fmt.Errorf("unpack %s: %w", name, err))
+		}
+	}
+	return described, nil
+}
+
+// describe reads what an image states.
+func (r *Runner) describe(ctx context.Context, name string, image containerd.Image) (*Image, error) {
 	desc, err := image.Config(ctx)
 	if errdefs.IsNotFound(err) {
 		return nil, fault.New(codes.FailedPrecondition, "image %s has no content for %s on this node; pull or import that platform: %w", name, platforms.DefaultString(), err)
@@ -176,19 +196,7 @@ func (r *Runner) load(ctx context.Context, name string, image containerd.Image, 
 	if parsed, err := platforms.Parse(platform); err != nil || !platforms.Default().Match(parsed) {
 		return nil, fault.New(codes.FailedPrecondition, "image %s is for %s, but this node runs %s; use a node of that platform", name, platform, platforms.DefaultString())
 	}
-	unpacked, err := image.IsUnpacked(ctx, snapshotter)
-	if err != nil {
-		return nil, r.daemon(fmt.Errorf("check snapshots of %s: %w", name, err))
-	}
-	if !unpacked {
-		if err := image.Unpack(ctx, snapshotter); err != nil {
-			return nil, r.daemon(fmt.Errorf("unpack %s: %w", name, err))
-		}
-	}
-	return &Image{
-		Name: name, Digest: image.Target().Digest.String(), Platform: platform, Config: doc.Config,
-		image: image, snapshotter: snapshotter,
-	}, nil
+	return &Image{Name: name, Digest: image.Target().Digest.String(), Platform: platform, Config: doc.Config, image: image}, nil
 }
 
 func (r *Runner) pull(ctx context.Context, name, namespace, snapshotter string) (containerd.Image, error) {

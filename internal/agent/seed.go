@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/confinehq/confine/internal/agent/observe"
+)
+
+// seed tells a collector what the processes of a container run and have mapped
+// already, and returns how many there are. The watch has begun, so what they
+// start meanwhile is seen by the monitor.
+func seed(c *observe.Collector, pid int) (processes int) {
+	for _, p := range containerProcesses(pid) {
+		dir := "/proc/" + strconv.Itoa(p)
+		exe, err := os.Readlink(dir + "/exe")
+		if err != nil {
+			continue // it has ended
+		}
+		processes++
+		c.Running(int32(p), exe)
+		maps, err := os.Open(dir + "/maps")
+		if err != nil {
+			continue
+		}
+		for _, name := range executableMappings(maps) {
+			c.Mapped(int32(p), name)
+		}
+		_ = maps.Close()
+	}
+	return processes
+}
+
+// containerProcesses lists the processes of the container whose first process
+// is pid: its descendants, and those that share its mount namespace, such as
+// what was executed in the container from outside.
+func containerProcesses(pid int) []int {
+	mount := namespaceInode(pid, "mnt")
+	if mount == namespaceInode(1, "mnt") || mount == namespaceInode(os.Getpid(), "mnt") {
+		mount = 0
+	}
+	entries, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil
+	}
+	parents := map[int]int{} // process to parent
+	var members []int
+	in := map[int]bool{pid: true}
+	for _, e := range entries {
+		p, err := strconv.Atoi(filepath.Base(e))
+		if err != nil {
+			continue
+		}
+		parents[p] = parentOf(p)
+		if mount != 0 && namespaceInode(p, "mnt") == mount {
+			in[p] = true
+		}
+	}
+	for p := range parents {
+		for q, hops := p, 0; q > 1 && hops < len(parents); q, hops = parents[q], hops+1 {
+			if in[q] {
+				members = append(members, p)
+				break
+			}
+		}
+	}
+	return members
+}
+
+// parentOf returns the parent of a process, 0 when it has ended.
+func parentOf(pid int) int {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	// "PID (comm) state ppid ...": comm may hold anything, parentheses too.
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return 0
+	}
+	return parent
+}
+
+// executableMappings reads the format of /proc/PID/maps and returns the names
+// of what is mapped with the right to execute, each once.
+func executableMappings(r io.Reader) []string {
+	var names []string
+	seen := map[string]bool{}
+	for s := bufio.NewScanner(r); s.Scan(); {
+		// "start-end perms offset device inode   name"
+		fields := strings.Fields(s.Text())
+		if len(fields) < 6 || !strings.Contains(fields[1], "x") || fields[4] == "0" {
+			continue
+		}
+		name := mappedName(s.Text())
+		if !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// mappedName returns the rest of a line after five fields; the kernel writes a
+// newline in a name as \012.
+func mappedName(line string) string {
+	for range 5 {
+		line = strings.TrimLeft(line, " ")
+		_, line, _ = strings.Cut(line, " ")
+	}
+	return strings.ReplaceAll(strings.TrimLeft(line, " "), `\012`, "\n")
+}
