@@ -1,0 +1,2 @@
+// Package layers checks which packages may import which. It holds tests only.
+package layers
