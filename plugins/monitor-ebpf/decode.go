@@ -31,6 +31,7 @@ const (
 	textFilename = 1
 	textInterp   = 2
 	textCwd      = 3
+	textArgs     = 4
 )
 
 // unknownProcess names an image whose record was lost (and counted).
@@ -51,9 +52,10 @@ type decoder struct {
 type objectKey = bpf.MonitorPlace
 
 type object struct {
-	path string
-	ip   uint64
-	comm string
+	path   string // "" when unknown
+	offset uint64 // in the file, 0 when it is unknown
+	ip     uint64
+	comm   string
 }
 
 func newDecoder(sink *monitor.Sink) *decoder {
@@ -90,8 +92,8 @@ func (d *decoder) record(raw []byte) {
 		d.sink.Exit(&confinev1.Exit{Time: ev.Time, Pid: int32(ev.Pid), Status: ev.Value})
 	case kindImage:
 		name := t.path
-		if !t.reachable {
-			name = "" // a runtime's init: its file isn't the container's
+		if !t.reachable || ev.Value != 0 {
+			name = "" // a runtime's own init: its file isn't the container's
 		}
 		d.name(ev.Image, name)
 	case kindDirFD:
@@ -105,7 +107,7 @@ func (d *decoder) record(raw []byte) {
 
 func (d *decoder) exec(ev *bpf.MonitorEvent, t texts) {
 	d.name(ev.Image, t.path)
-	filename := t.filename
+	filename, asked := t.filename, t.filename
 	if base, ok := d.dirfd[ev.Pid]; ok {
 		filename = fromDirFD(filename, base)
 		delete(d.dirfd, ev.Pid)
@@ -119,25 +121,28 @@ func (d *decoder) exec(ev *bpf.MonitorEvent, t texts) {
 		Comm: comm(ev), File: fileID(ev),
 	}
 	if t.interp != "" {
-		e.Nested = nestedScripts(ev.Pid, filename, t.interp)
+		e.Nested = script{ev.Pid, asked, filename, t.interp, t.args}.nested()
 	}
 	d.sink.Exec(e)
 }
 
 func (d *decoder) denied(ev *bpf.MonitorEvent, t texts) {
+	path, offset := t.path, ev.Offset
+	if path == "" {
+		offset = 0 // it is the address itself then
+	}
+	if ev.VmaError != 0 {
+		path, offset = objectAt(ev.Pid, ev.Addr)
+	}
 	key := objectKey{Image: ev.Image, Inode: ev.Inode, Offset: ev.Offset, Nr: uint32(ev.Value), Arch: ev.Arch}
 	d.mu.Lock()
 	process := d.imageName(ev.Image)
-	d.objects[key] = object{path: t.path, ip: ev.Addr, comm: comm(ev)}
+	d.objects[key] = object{path: path, offset: offset, ip: ev.Addr, comm: comm(ev)}
 	d.mu.Unlock()
-	out := &confinev1.DeniedCall{
+	d.sink.Denied(&confinev1.DeniedCall{
 		Time: ev.Time, Pid: int32(ev.Pid), Nr: ev.Value, Ip: ev.Addr, Process: process,
-		Object: t.path, Ret: ev.Ret, Arch: ev.Arch, Count: 1, Signal: ev.Signal, Comm: comm(ev),
-	}
-	if t.path != "" {
-		out.Offset = ev.Offset
-	}
-	d.sink.Denied(out)
+		Object: path, Offset: offset, Ret: ev.Ret, Arch: ev.Arch, Count: 1, Signal: ev.Signal, Comm: comm(ev),
+	})
 }
 
 // name remembers the path of an image.
@@ -175,7 +180,7 @@ func (d *decoder) nameCalls(calls map[uint64]bpf.MonitorMade) []*confinev1.Recor
 	var out []*confinev1.RecordedCalls
 	for name, made := range merged {
 		out = append(out, &confinev1.RecordedCalls{
-			Process: name, Nrs: bits(made.Native[:]), CompatNrs: bits(made.Compat[:]),
+			Process: name, Nrs: numbers(made.Native[:]), CompatNrs: numbers(made.Compat[:]),
 		})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Process < out[j].Process })
@@ -189,21 +194,17 @@ func (d *decoder) nameDenials(all map[bpf.MonitorPlace]bpf.MonitorDenial) []*con
 	var out []*confinev1.DeniedCall
 	for at, n := range all {
 		o := d.objects[at]
-		c := &confinev1.DeniedCall{
+		out = append(out, &confinev1.DeniedCall{
 			Time: n.Time, Pid: int32(n.Pid), Nr: int32(at.Nr), Ip: o.ip, Process: d.imageName(at.Image),
-			Object: o.path, Ret: n.Ret, Arch: at.Arch, Count: n.Count, Signal: n.Signal, Comm: o.comm,
-		}
-		if o.path != "" {
-			c.Offset = at.Offset
-		}
-		out = append(out, c)
+			Object: o.path, Offset: o.offset, Ret: n.Ret, Arch: at.Arch, Count: n.Count, Signal: n.Signal, Comm: o.comm,
+		})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Time < out[j].Time })
 	return out
 }
 
-// bits lists the numbers of the bits that are set.
-func bits(words []uint64) []int32 {
+// numbers lists the numbers of the bits that are set.
+func numbers(words []uint64) []int32 {
 	var out []int32
 	for i, w := range words {
 		for b := range 64 {

@@ -54,13 +54,14 @@ func needKernel(t *testing.T) {
 	}
 }
 
-func start(t *testing.T) *monitor.Client {
+func start(t *testing.T, env ...string) *monitor.Client {
 	t.Helper()
 	needKernel(t)
 	var logs bytes.Buffer
 	c, err := monitor.Start(context.Background(), monitor.HostConfig{
 		Path:   plugin,
 		Logger: slog.New(slog.NewTextHandler(&logs, nil)),
+		Env:    env,
 	})
 	if err != nil {
 		t.Fatalf("start: %v\n%s", err, logs.String())
@@ -184,6 +185,34 @@ func observe(t *testing.T, c *monitor.Client, scope *confinev1.Scope, do func())
 	return &s
 }
 
+// names lists the paths of executions in order.
+func (s *seen) names() []string {
+	var out []string
+	for _, e := range s.execs {
+		out = append(out, e.GetPath())
+	}
+	return out
+}
+
+// execOf returns the one execution of a path.
+func (s *seen) execOf(t *testing.T, path string) *confinev1.Exec {
+	t.Helper()
+	var found *confinev1.Exec
+	for _, e := range s.execs {
+		if e.GetPath() != path {
+			continue
+		}
+		if found != nil {
+			t.Fatalf("%s was executed more than once: %v", path, s.names())
+		}
+		found = e
+	}
+	if found == nil {
+		t.Fatalf("%s wasn't executed: %v", path, s.names())
+	}
+	return found
+}
+
 // lossless fails the test when anything was lost.
 func (s *seen) lossless(t *testing.T) {
 	t.Helper()
@@ -216,8 +245,8 @@ func real(t *testing.T, path string) string {
 // compile builds a C program from testdata.
 func compile(t *testing.T, source string, flags ...string) string {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), strings.TrimSuffix(filepath.Base(source), ".c"))
-	args := append([]string{"-O1", "-o", out, filepath.Join("testdata", source)}, flags...)
+	out := filepath.Join(real(t, t.TempDir()), strings.TrimSuffix(filepath.Base(source), ".c"))
+	args := append([]string{"-O1", "-o", out, filepath.Join("testdata", source), "-pthread", "-ldl"}, flags...)
 	if msg, err := exec.Command("cc", args...).CombinedOutput(); err != nil {
 		t.Fatalf("compile %s: %v\n%s", source, err, msg)
 	}

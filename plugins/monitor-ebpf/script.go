@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,20 +18,56 @@ const (
 	scriptDepth = 5
 )
 
-// nestedScripts lists the scripts between the script that was asked for and
-// the last interpreter, when its interpreters are scripts themselves. It reads
-// the files after the fact, so it is best effort.
-func nestedScripts(pid uint32, script, last string) []string {
+// script is an execution of a script as the kernel told it.
+type script struct {
+	pid    uint32
+	asked  string   // as it was asked for
+	path   string   // the same in the process's root
+	interp string   // the last interpreter, as the last script names it
+	args   []string // the first arguments of the new program
+}
+
+// nested lists the scripts between the one that was asked for and the last
+// interpreter, outermost first, when its interpreters are scripts themselves.
+//
+// The kernel puts each interpreter, its one optional argument and the script's
+// name before the other arguments, so that these hold the scripts, but don't
+// tell an optional argument from a script's name. The scripts' own first lines
+// do, unless the process is gone or they were changed: then everything that
+// looks like a path is taken for a script.
+func (s script) nested() []string {
+	at := slices.Index(s.args[:min(len(s.args), 2*scriptDepth+1)], s.asked)
+	if at == 1 && s.args[0] == s.interp {
+		return nil
+	}
+	if found, ok := s.fromFiles(); ok || at < 1 {
+		return found
+	}
 	var between []string
+	for _, arg := range s.args[1:at] {
+		if strings.HasPrefix(arg, "/") {
+			between = append(between, arg)
+		}
+	}
+	slices.Reverse(between)
+	return between
+}
+
+// fromFiles follows the scripts' first lines; it reports false when they don't
+// lead to the interpreter.
+func (s script) fromFiles() (between []string, ok bool) {
+	next := s.path
 	for range scriptDepth {
-		next := interpreterOf(pid, script)
-		if next == "" || next == last {
-			return between
+		next = interpreterOf(s.pid, next)
+		switch next {
+		case "":
+			return between, false
+		case s.interp:
+			return between, true
 		}
 		between = append(between, next)
-		script = next
 	}
-	return between
+	return between, false
 }
 
 // interpreterOf returns what the "#!" line of a script in a process's root

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -19,42 +16,70 @@ func (w *watch) seed(pid int32) error {
 	if pid == 0 {
 		return nil
 	}
-	queue := []uint32{uint32(pid)}
-	seen := map[uint32]bool{uint32(pid): true}
-	for len(queue) > 0 {
-		next := queue[0]
-		queue = queue[1:]
-		if err := w.objs.Seeds.Update(next, uint8(1), ebpf.UpdateAny); err != nil {
-			return fmt.Errorf("add process %d to the scope: %w", next, err)
-		}
-		for _, child := range children(next) {
-			if !seen[child] {
-				seen[child] = true
-				queue = append(queue, child)
+	in := map[uint32]bool{}
+	more := []uint32{uint32(pid)}
+	for len(more) > 0 {
+		for _, p := range more {
+			if err := w.objs.Seeds.Update(p, uint8(1), ebpf.UpdateAny); err != nil {
+				return fmt.Errorf("add process %d to the scope: %w", p, err)
 			}
+			in[p] = true
 		}
+		// Only now: what a process forked before it was put in shows up here.
+		parents, err := parentsOfAll()
+		if err != nil {
+			return fmt.Errorf("find the descendants of process %d: %w", pid, err)
+		}
+		more = childrenOf(in, parents)
 	}
 	return nil
 }
 
-// children lists the child processes of all threads of a process; none when
-// it has ended.
-func children(pid uint32) []uint32 {
-	var all []uint32
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		return nil
+// childrenOf lists the processes that aren't in the set but whose parent is.
+func childrenOf(in map[uint32]bool, parents map[uint32]uint32) []uint32 {
+	var out []uint32
+	for p, parent := range parents {
+		if in[parent] && !in[p] {
+			out = append(out, p)
+		}
 	}
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if errors.Is(err, fs.ErrNotExist) {
+	return out
+}
+
+// parentsOfAll returns the parent of each process of the host.
+func parentsOfAll() (map[uint32]uint32, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	parents := make(map[uint32]uint32)
+	for _, e := range entries {
+		pid, err := strconv.ParseUint(e.Name(), 10, 32)
+		if err != nil {
 			continue
 		}
-		for _, word := range strings.Fields(string(text)) {
-			if n, err := strconv.ParseUint(word, 10, 32); err == nil {
-				all = append(all, uint32(n))
-			}
+		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue // it has ended
+		}
+		if parent, ok := parentIn(string(stat)); ok {
+			parents[uint32(pid)] = parent
 		}
 	}
-	return all
+	return parents, nil
+}
+
+// parentIn reads the parent out of a line of /proc/PID/stat: the second field
+// after the name, which is in brackets and may hold anything.
+func parentIn(stat string) (uint32, bool) {
+	end := strings.LastIndexByte(stat, ')')
+	if end < 0 {
+		return 0, false
+	}
+	fields := strings.Fields(stat[end+1:])
+	if len(fields) < 2 {
+		return 0, false
+	}
+	parent, err := strconv.ParseUint(fields[1], 10, 32)
+	return uint32(parent), err == nil
 }

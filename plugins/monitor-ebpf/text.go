@@ -21,8 +21,9 @@ const memoryFile = "memfd:"
 // texts is the variable part of a record.
 type texts struct {
 	path, filename, interp, cwd string
-	reachable                   bool // path lies below the process's root
-	truncated                   bool // at least one text isn't whole
+	args                        []string // the first ones, of a script only
+	reachable                   bool     // path lies below the process's root
+	truncated                   bool     // at least one text isn't whole
 }
 
 func splitTexts(ev *bpf.MonitorEvent, data []byte) texts {
@@ -49,6 +50,8 @@ func splitTexts(ev *bpf.MonitorEvent, data []byte) texts {
 			out.interp = valid(bytes.TrimRight(part, "\x00"))
 		case textCwd:
 			out.cwd = pathText(part, head.Flags)
+		case textArgs:
+			out.args = strings.Split(valid(bytes.TrimRight(part, "\x00")), "\x00")
 		}
 	}
 	return out

@@ -16,38 +16,64 @@ import (
 // couldn't look at because another thread was changing the process's mappings.
 // It is lost when the process has ended meanwhile.
 func (d *decoder) unmapped(ev *bpf.MonitorEvent) {
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", ev.Pid))
+	mapped, err := mappings(ev.Pid, ev.Addr, ev.Addr+ev.Offset)
 	if err != nil {
 		d.sink.Lost(1, "a process ended before its mapping could be read")
 		return
 	}
-	root, err := os.Readlink(fmt.Sprintf("/proc/%d/root", ev.Pid))
-	if err != nil {
-		d.sink.Lost(1, "a process ended before its mapping could be read")
-		return
-	}
-	for line := range strings.Lines(string(maps)) {
-		m, ok := parseMapping(line)
-		if !ok || m.start >= ev.Addr+ev.Offset || m.end <= ev.Addr {
-			continue
-		}
+	for _, m := range mapped {
 		d.sink.Mapping(&confinev1.Mapping{
-			Time: ev.Time, Pid: int32(ev.Pid), Path: inRoot(m.path, root),
+			Time: ev.Time, Pid: int32(ev.Pid), Path: m.path,
 			File: &confinev1.FileId{Inode: m.inode, Device: m.device},
 		})
 	}
 }
 
-// mapping is an executable file mapping, a line of /proc/PID/maps.
-type mapping struct {
-	start, end    uint64
-	inode, device uint64
-	path          string
+// objectAt returns the file that an address of a process is mapped from and
+// the offset in it; "" when that can't be told any more.
+func objectAt(pid uint32, addr uint64) (path string, offset uint64) {
+	mapped, err := mappings(pid, addr, addr+1)
+	if err != nil || len(mapped) == 0 {
+		return "", 0
+	}
+	return mapped[0].path, addr - mapped[0].start + mapped[0].offset
 }
 
-// parseMapping reports false for what isn't an executable mapping of a file.
+// mapping is an executable mapping of a file.
+type mapping struct {
+	start, end    uint64
+	offset        uint64 // of start, in the file
+	inode, device uint64
+	path          string // in the process's own root
+}
+
+// mappings lists the executable mappings of files in [start, end) of a process.
+func mappings(pid uint32, start, end uint64) ([]mapping, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.Readlink(fmt.Sprintf("/proc/%d/root", pid))
+	if err != nil {
+		return nil, err
+	}
+	var out []mapping
+	for line := range strings.Lines(string(text)) {
+		m, ok := parseMapping(line)
+		if !ok || m.start >= end || m.end <= start {
+			continue
+		}
+		m.path = inRoot(m.path, root)
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// parseMapping reads a line of /proc/PID/maps; it reports false for what isn't
+// an executable mapping of a file.
 func parseMapping(line string) (mapping, bool) {
-	f := strings.Fields(line)
+	// start-end perms offset major:minor inode path, the path after blanks
+	f := strings.SplitN(line, " ", 6)
 	if len(f) < 6 || !strings.Contains(f[1], "x") || f[4] == "0" {
 		return mapping{}, false
 	}
@@ -59,7 +85,10 @@ func parseMapping(line string) (mapping, bool) {
 		text string
 		base int
 		to   *uint64
-	}{{from, 16, &m.start}, {to, 16, &m.end}, {major, 16, &maj}, {minor, 16, &min}, {f[4], 10, &m.inode}} {
+	}{
+		{from, 16, &m.start}, {to, 16, &m.end}, {f[2], 16, &m.offset},
+		{major, 16, &maj}, {minor, 16, &min}, {f[4], 10, &m.inode},
+	} {
 		v, err := strconv.ParseUint(n.text, n.base, 64)
 		if err != nil {
 			return mapping{}, false
@@ -67,8 +96,8 @@ func parseMapping(line string) (mapping, bool) {
 		*n.to = v
 	}
 	m.device = unix.Mkdev(uint32(maj), uint32(min))
-	_, rest, _ := strings.Cut(line, f[4]+" ")
-	m.path = strings.ReplaceAll(strings.TrimSpace(rest), `\012`, "\n")
+	m.path = strings.TrimLeft(strings.TrimSuffix(f[5], "\n"), " ")
+	m.path = strings.ReplaceAll(m.path, `\012`, "\n")
 	return m, true
 }
 

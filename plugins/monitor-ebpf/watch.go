@@ -5,12 +5,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
+	"os"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	"github.com/confinehq/confine/pkg/monitor"
 	"github.com/confinehq/confine/plugins/monitor-ebpf/bpf"
@@ -43,15 +47,23 @@ func load(scope *confinev1.Scope, sink *monitor.Sink) (*watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the eBPF programs: %w", err)
 	}
+	own, err := ownMountNamespace()
+	if err != nil {
+		return nil, err
+	}
 	for name, value := range map[string]any{
 		"scope_cgroup": scope.GetCgroupId(),
 		"scope_mnt_ns": uint32(scope.GetMountNamespace()),
 		"scope_pid_ns": uint32(scope.GetPidNamespace()),
 		"scope_pids":   flag(scope.GetPid() != 0),
+		"own_mnt_ns":   own,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
+	}
+	if err := sizeRing(spec); err != nil {
+		return nil, err
 	}
 	w := &watch{
 		flushed: make(chan struct{}),
@@ -70,6 +82,33 @@ func load(scope *confinev1.Scope, sink *monitor.Sink) (*watch, error) {
 		return nil, fmt.Errorf("open the ring buffer: %w", err)
 	}
 	return w, nil
+}
+
+// ringVariable names the environment variable that holds the size of the ring
+// buffer of each watch in bytes, a power of two.
+const ringVariable = "CONFINE_EBPF_RING_BYTES"
+
+// sizeRing gives the ring buffer another size than the default.
+func sizeRing(spec *ebpf.CollectionSpec) error {
+	text := os.Getenv(ringVariable)
+	if text == "" {
+		return nil
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || bits.OnesCount64(n) != 1 || n < uint64(os.Getpagesize()) {
+		return fmt.Errorf("%s is %q: give a power of two of at least %d", ringVariable, text, os.Getpagesize())
+	}
+	spec.Maps["ring"].MaxEntries = uint32(n)
+	return nil
+}
+
+// ownMountNamespace is the inode number of this process's mount namespace.
+func ownMountNamespace() (uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/mnt", &st); err != nil {
+		return 0, fmt.Errorf("find the own mount namespace: %w", err)
+	}
+	return uint32(st.Ino), nil
 }
 
 func flag(b bool) uint8 {

@@ -3,7 +3,10 @@
 #ifndef CONFINE_CALLS_H
 #define CONFINE_CALLS_H
 
+/* Above every number of every kernel: what lies behind it isn't a call, except
+ * with the bit of the x32 ABI. */
 #define MAX_NR 1024
+#define X32_BIT 0x40000000
 #define SECCOMP_MODE_DEAD 3
 #define EEXIST 17
 
@@ -62,7 +65,8 @@ static __always_inline void record_call(__u64 image, long nr, int compat)
 	if (nr < 0)
 		return; /* no call: -1 makes the kernel do nothing */
 	if (nr >= MAX_NR) {
-		count_lost(LOST_NUMBER);
+		if (!compat && nr >= X32_BIT && nr < X32_BIT + MAX_NR)
+			count_lost(LOST_NUMBER);
 		return;
 	}
 	bit = 1ull << (nr & 63);
@@ -77,7 +81,7 @@ static __always_inline int seccomp_mode(struct task_struct *task)
 }
 
 /* Counts a refused call, and reports it when it is the first from its place. */
-static __always_inline int denied_call(struct task_struct *task, struct pt_regs *regs, struct state *st,
+static __always_inline int denied_call(struct task_struct *task, struct pt_regs *regs, __u64 image,
 				  long ret, int signal, __u32 slot)
 {
 	struct denial first = {}, *known;
@@ -88,9 +92,7 @@ static __always_inline int denied_call(struct task_struct *task, struct pt_regs 
 	struct scratch *s;
 	long err, err_update;
 
-	if (!st)
-		return 0;
-	at.image = st->image;
+	at.image = image;
 	at.nr = regs_nr(regs);
 	at.arch = task_in_compat(task) ? ARCH_COMPAT : ARCH_NATIVE;
 	at.offset = regs_ip(regs);

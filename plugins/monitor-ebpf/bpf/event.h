@@ -42,7 +42,8 @@ enum slot_text {
 	TEXT_FILENAME = 1,
 	TEXT_INTERP = 2,
 	TEXT_CWD = 3,
-	TEXT_MAX = 4,
+	TEXT_ARGS = 4,
+	TEXT_MAX = 5,
 };
 
 struct event {
@@ -50,7 +51,7 @@ struct event {
 	__u32 kind;
 	__u32 pid;
 	__u32 ppid;
-	__s32 value; /* exit status, or call number */
+	__s32 value; /* exit status, call number, or 1 for an image outside of the container */
 	__u64 image;
 	__u64 inode;
 	__u32 device;
@@ -67,6 +68,7 @@ struct event {
 #define DATA_SIZE 16384
 #define NAME_MAX_SIZE 256
 #define PATH_MAX_SIZE 4096
+#define ARGS_MAX_SIZE 1024
 
 struct scratch {
 	struct event ev;
@@ -152,6 +154,23 @@ static __always_inline void put_string(struct scratch *s, __u32 which, const cha
 	}
 	s->ev.texts[which].len = n;
 	s->off = off + n;
+}
+
+/* Adds the beginning of the current process's arguments, each with its NUL. */
+static __always_inline void put_args(struct scratch *s, struct task_struct *task)
+{
+	__u64 start = BPF_CORE_READ(task, mm, arg_start);
+	__u64 size = BPF_CORE_READ(task, mm, arg_end) - start;
+	__u32 off = s->off;
+
+	if (size > ARGS_MAX_SIZE)
+		size = ARGS_MAX_SIZE;
+	if (off > DATA_SIZE - ARGS_MAX_SIZE)
+		return;
+	if (bpf_probe_read_user(&s->data[off], size, (void *)start))
+		return;
+	s->ev.texts[TEXT_ARGS].len = size;
+	s->off = off + size;
 }
 
 #endif

@@ -18,6 +18,7 @@ struct hlist_bl_node {
 };
 
 struct qstr {
+	__u64 hash_len;
 	const unsigned char *name;
 };
 
@@ -27,6 +28,7 @@ struct super_block {
 
 struct inode {
 	unsigned long i_ino;
+	__u32 i_generation;
 	struct super_block *i_sb;
 };
 
@@ -35,10 +37,12 @@ struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
 };
 
 struct vfsmount {
 	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
 };
 
 struct mount {
@@ -105,6 +109,8 @@ struct pid {
 
 struct mm_struct {
 	struct file *exe_file;
+	unsigned long arg_start;
+	unsigned long arg_end;
 };
 
 struct vm_area_struct {

@@ -15,19 +15,14 @@
 #include "scope.h"
 #include "vma.h"
 #include "calls.h"
+#include "mapping.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define PROT_EXEC 0x4
 #define READ_IMPLIES_EXEC 0x0400000
-#define MAX_RANGES 64
 #define SIGSYS 31
 #define SIGNAL_GROUP_EXIT 0x4
-
-static __always_inline __u32 current_tgid(void)
-{
-	return bpf_get_current_pid_tgid() >> 32;
-}
 
 /* Reports the ELF interpreter: where the new image begins to run, if that is
  * in another file than the executed one. */
@@ -35,22 +30,13 @@ static __always_inline void send_loader(struct task_struct *task, struct file *e
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct vma v = {};
-	struct scratch *s;
 	long err;
 
 	err = vma_at(task, regs_ip(regs), &v);
-	if (!err && (!v.file || v.file == exe || same_file(v.file, exe)))
-		return;
-	s = new_event(SLOT_EXEC, err ? KIND_UNMAPPED : KIND_MAPPING);
-	if (!s)
-		return;
-	s->ev.pid = current_tgid();
-	s->ev.addr = regs_ip(regs);
-	s->ev.offset = 1;
-	s->ev.vma_error = -err;
-	if (!err)
-		put_file(s, SLOT_EXEC, TEXT_PATH, v.file);
-	send_event(s);
+	if (err)
+		send_unmapped(regs_ip(regs), regs_ip(regs) + 1, err, SLOT_EXEC);
+	else if (v.file && v.file != exe && !same_file(v.file, exe))
+		send_mapping(v.file, regs_ip(regs), SLOT_EXEC);
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -62,22 +48,25 @@ int on_exec(__u64 *ctx)
 	struct file *exe;
 	struct scratch *s;
 	struct state *st;
+	struct view v = {};
 	char first = 0;
-	int found = 0;
 
-	st = current_state(task, SLOT_EXEC, &found);
-	if (!st)
+	st = current_state(task, SLOT_EXEC, &v);
+	if (!v.image)
 		return 0;
-	if (found)
-		st->entered = 1; /* its execve began before the watch */
 	exe = BPF_CORE_READ(task, mm, exe_file);
-	st->image = file_hash(task, exe);
+	v.image = file_hash(task, exe);
+	if (st) {
+		st->image = v.image;
+		if (v.found)
+			st->entered = 1; /* its execve began before the watch */
+	}
 	s = new_event(SLOT_EXEC, KIND_EXEC);
 	if (!s)
 		return 0;
 	s->ev.pid = current_tgid();
 	s->ev.ppid = BPF_CORE_READ(task, real_parent, tgid);
-	s->ev.image = st->image;
+	s->ev.image = v.image;
 	BPF_CORE_READ_STR_INTO(&s->ev.comm, task, comm);
 	put_file(s, SLOT_EXEC, TEXT_PATH, exe);
 	filename = BPF_CORE_READ(bprm, filename);
@@ -89,6 +78,8 @@ int on_exec(__u64 *ctx)
 	if (first != '/')
 		put_path(s, SLOT_EXEC, TEXT_CWD, BPF_CORE_READ(task, fs, pwd.dentry),
 			 BPF_CORE_READ(task, fs, pwd.mnt));
+	if (interp != filename)
+		put_args(s, task);
 	send_event(s);
 	send_loader(task, exe);
 	return 0;
@@ -100,19 +91,19 @@ int on_fork(__u64 *ctx)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct *child = (void *)ctx[1];
 	struct state *st, *cs;
-	int found = 0;
+	struct view v = {};
 
-	st = current_state(task, SLOT_FORK, &found);
-	if (!st)
+	st = current_state(task, SLOT_FORK, &v);
+	if (!v.image)
 		return 0;
-	if (found)
+	if (st && v.found)
 		st->entered = 1;
 	cs = bpf_task_storage_get(&states, child, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cs) {
-		count_lost(LOST_STATE);
+		add_seed(BPF_CORE_READ(child, tgid));
 		return 0;
 	}
-	cs->image = st->image;
+	cs->image = v.image;
 	cs->entered = 1; /* it begins by leaving the call that made it */
 	return 0;
 }
@@ -128,10 +119,12 @@ int on_end(__u64 *ctx)
 	__u32 tgid = current_tgid();
 
 	st = bpf_task_storage_get(&states, task, NULL, 0);
-	if (!st)
+	if (!st && !in_scope(task))
 		return 0;
-	if (!st->entered && !st->killed && seccomp_mode(task) == SECCOMP_MODE_DEAD)
-		denied_call(task, (struct pt_regs *)bpf_task_pt_regs(task), st, 0, SIGSYS, SLOT_END);
+	if (st && !st->entered && !st->killed && seccomp_mode(task) == SECCOMP_MODE_DEAD)
+		denied_call(task, (struct pt_regs *)bpf_task_pt_regs(task), st->image, 0, SIGSYS, SLOT_END);
+	if (st && st->later_end)
+		send_later(st, 1, SLOT_END);
 	sig = BPF_CORE_READ(task, signal);
 	if (BPF_CORE_READ(sig, live.counter))
 		return 0;
@@ -147,7 +140,7 @@ int on_end(__u64 *ctx)
 	s->ev.value = (BPF_CORE_READ(sig, flags) & SIGNAL_GROUP_EXIT) ?
 		BPF_CORE_READ(sig, group_exit_code) : BPF_CORE_READ(task, group_leader, exit_code);
 	send_event(s);
-	if (scope_pids)
+	if (scope_pids || seeds_used)
 		bpf_map_delete_elem(&seeds, &tgid);
 	return 0;
 }
@@ -178,65 +171,39 @@ int on_enter(__u64 *ctx)
 	struct pt_regs *regs = (void *)ctx[0];
 	long nr = (long)ctx[1];
 	struct state *st;
-	int found = 0, compat;
+	struct view v = {};
+	int compat;
 
-	st = current_state(task, SLOT_ENTER, &found);
-	if (!st)
+	st = current_state(task, SLOT_ENTER, &v);
+	if (!v.image)
 		return 0;
-	st->entered = 1;
+	if (st) {
+		st->entered = 1;
+		if (st->later_end)
+			send_later(st, 0, SLOT_ENTER);
+	}
 	compat = task_in_compat(task);
-	record_call(st->image, nr, compat);
+	record_call(v.image, nr, compat);
 	if (is_execveat(nr, compat))
 		send_dirfd(task, execveat_fd(regs, compat));
 	return 0;
 }
 
-struct ranges {
-	__u64 addr;
-	__u64 end;
-	int fd; /* of an mmap, or -1 */
-};
-
-/* Reports the mapping at r->addr and steps behind it; returns 1 to end. */
-static long send_range(__u32 i, void *ctx)
+/* A call that never passed sys_enter was refused before. SIGSYS leaves the
+ * call's number where its result would be; an error is negative. */
+static __always_inline int not_entered(struct task_struct *task, struct pt_regs *regs, struct state *st, long ret)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct ranges *r = ctx;
-	struct vma v = {};
-	struct scratch *s;
-	long err;
+	int mode = seccomp_mode(task), signal = 0;
 
-	if (r->addr >= r->end)
-		return 1;
-	err = vma_at(task, r->addr, &v);
-	if (err == -ENOENT)
-		return 1; /* another thread has unmapped it */
-	if (err && r->fd >= 0) {
-		/* The mappings are being changed: the descriptor tells as well. */
-		v.file = file_at(task, r->fd);
-		v.flags = VM_EXEC;
-		v.end = r->end;
-		err = v.file ? 0 : err;
+	if (!mode)
+		return 0;
+	if (mode == SECCOMP_MODE_DEAD) {
+		st->killed = 1;
+		signal = SIGSYS;
+	} else if (ret == regs_nr(regs)) {
+		signal = SIGSYS;
 	}
-	if (!err && (!v.file || !(v.flags & VM_EXEC)))
-		goto next;
-	s = new_event(SLOT_EXIT, err ? KIND_UNMAPPED : KIND_MAPPING);
-	if (!s)
-		return 1;
-	s->ev.pid = current_tgid();
-	s->ev.addr = r->addr;
-	s->ev.offset = r->end - r->addr;
-	s->ev.vma_error = -err;
-	if (!err)
-		put_file(s, SLOT_EXIT, TEXT_PATH, v.file);
-	send_event(s);
-	if (err)
-		return 1;
-next:
-	if (v.end <= r->addr)
-		return 1;
-	r->addr = v.end;
-	return 0;
+	return denied_call(task, regs, st->image, ret, signal, SLOT_EXIT);
 }
 
 SEC("tp_btf/sys_exit")
@@ -245,24 +212,22 @@ int on_exit(__u64 *ctx)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (void *)ctx[0];
 	struct map_call call = {};
-	struct ranges r = {};
 	long ret = (long)ctx[1];
 	struct state *st;
-	int found = 0, compat, mode;
+	struct view v = {};
+	int compat;
 	long nr;
 
-	st = current_state(task, SLOT_EXIT, &found);
-	if (!st)
+	st = current_state(task, SLOT_EXIT, &v);
+	if (!v.image)
 		return 0;
-	if (!st->entered && !found) {
-		mode = seccomp_mode(task);
-		if (mode == SECCOMP_MODE_DEAD)
-			st->killed = 1;
-		if (mode)
-			denied_call(task, regs, st, ret, mode == SECCOMP_MODE_DEAD ? SIGSYS : 0, SLOT_EXIT);
-		return 0;
+	if (st && !st->entered && !v.found)
+		return not_entered(task, regs, st, ret);
+	if (st) {
+		st->entered = 0;
+		if (st->later_end)
+			send_later(st, 0, SLOT_EXIT);
 	}
-	st->entered = 0;
 	compat = task_in_compat(task);
 	nr = regs_nr(regs);
 	if (!map_call(regs, nr, compat, &call))
@@ -274,18 +239,12 @@ int on_exit(__u64 *ctx)
 	if (!call.any_prot && !(call.prot & PROT_EXEC) &&
 	    !(BPF_CORE_READ(task, personality) & READ_IMPLIES_EXEC))
 		return 0;
-	r.addr = call.is_mmap ? (__u64)ret : call.addr;
-	if (compat)
-		r.addr &= 0xffffffff;
-	r.end = r.addr + (call.is_mmap ? 1 : call.len);
-	r.fd = call.fd;
-	bpf_loop(MAX_RANGES, send_range, &r, 0);
-	if (r.addr < r.end && !call.is_mmap) {
-		struct vma v = {};
-
-		/* more mappings than steps; the rest is for user space */
-		if (!vma_at(task, r.addr, &v))
-			count_lost(LOST_RANGES);
+	if (call.is_mmap) {
+		if (!call.any_prot && call.fd < 0)
+			return 0;
+		send_mapped(task, st, compat ? (__u64)ret & 0xffffffff : (__u64)ret, call.fd);
+	} else {
+		send_protected(st, call.addr, call.addr + call.len);
 	}
 	return 0;
 }

@@ -39,11 +39,12 @@ type MonitorEvent struct {
 	Signal   int32
 	VmaError uint32
 	Comm     [16]int8
-	Texts    [4]struct {
+	Texts    [5]struct {
 		_     structs.HostLayout
 		Len   uint16
 		Flags uint16
 	}
+	_ [4]byte
 }
 
 type MonitorMade struct {
@@ -70,35 +71,41 @@ type MonitorScratch struct {
 }
 
 type MonitorState struct {
-	_       structs.HostLayout
-	Image   uint64
-	Entered uint8
-	_       [3]byte
-	Ended   uint32
-	Killed  uint8
-	_       [7]byte
+	_         structs.HostLayout
+	Image     uint64
+	Entered   uint8
+	_         [3]byte
+	Ended     uint32
+	Killed    uint8
+	_         [7]byte
+	LaterAddr uint64
+	LaterEnd  uint64
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	MonitorMapCalls       = "calls"
-	MonitorMapDenials     = "denials"
-	MonitorMapLost        = "lost"
-	MonitorMapRing        = "ring"
-	MonitorMapScratches   = "scratches"
-	MonitorMapSeeds       = "seeds"
-	MonitorMapStates      = "states"
-	MonitorProgOnEnd      = "on_end"
-	MonitorProgOnEnter    = "on_enter"
-	MonitorProgOnExec     = "on_exec"
-	MonitorProgOnExit     = "on_exit"
-	MonitorProgOnFork     = "on_fork"
-	MonitorVarScopeCgroup = "scope_cgroup"
-	MonitorVarScopeMntNs  = "scope_mnt_ns"
-	MonitorVarScopePidNs  = "scope_pid_ns"
-	MonitorVarScopePids   = "scope_pids"
+	MonitorMapCalls           = "calls"
+	MonitorMapDenials         = "denials"
+	MonitorMapLost            = "lost"
+	MonitorMapRing            = "ring"
+	MonitorMapScratches       = "scratches"
+	MonitorMapSeeds           = "seeds"
+	MonitorMapStates          = "states"
+	MonitorProgOnEnd          = "on_end"
+	MonitorProgOnEnter        = "on_enter"
+	MonitorProgOnExec         = "on_exec"
+	MonitorProgOnExit         = "on_exit"
+	MonitorProgOnFork         = "on_fork"
+	MonitorVarOwnMntNs        = "own_mnt_ns"
+	MonitorVarScopeCgroup     = "scope_cgroup"
+	MonitorVarScopeLevel      = "scope_level"
+	MonitorVarScopeLevelKnown = "scope_level_known"
+	MonitorVarScopeMntNs      = "scope_mnt_ns"
+	MonitorVarScopePidNs      = "scope_pid_ns"
+	MonitorVarScopePids       = "scope_pids"
+	MonitorVarSeedsUsed       = "seeds_used"
 )
 
 // LoadMonitor returns the embedded CollectionSpec for Monitor.
@@ -167,10 +174,14 @@ type MonitorMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MonitorVariableSpecs struct {
-	ScopeCgroup *ebpf.VariableSpec `ebpf:"scope_cgroup"`
-	ScopeMntNs  *ebpf.VariableSpec `ebpf:"scope_mnt_ns"`
-	ScopePidNs  *ebpf.VariableSpec `ebpf:"scope_pid_ns"`
-	ScopePids   *ebpf.VariableSpec `ebpf:"scope_pids"`
+	OwnMntNs        *ebpf.VariableSpec `ebpf:"own_mnt_ns"`
+	ScopeCgroup     *ebpf.VariableSpec `ebpf:"scope_cgroup"`
+	ScopeLevel      *ebpf.VariableSpec `ebpf:"scope_level"`
+	ScopeLevelKnown *ebpf.VariableSpec `ebpf:"scope_level_known"`
+	ScopeMntNs      *ebpf.VariableSpec `ebpf:"scope_mnt_ns"`
+	ScopePidNs      *ebpf.VariableSpec `ebpf:"scope_pid_ns"`
+	ScopePids       *ebpf.VariableSpec `ebpf:"scope_pids"`
+	SeedsUsed       *ebpf.VariableSpec `ebpf:"seeds_used"`
 }
 
 // MonitorObjects contains all objects after they have been loaded into the kernel.
@@ -218,10 +229,14 @@ func (m *MonitorMaps) Close() error {
 //
 // It can be passed to LoadMonitorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MonitorVariables struct {
-	ScopeCgroup *ebpf.Variable `ebpf:"scope_cgroup"`
-	ScopeMntNs  *ebpf.Variable `ebpf:"scope_mnt_ns"`
-	ScopePidNs  *ebpf.Variable `ebpf:"scope_pid_ns"`
-	ScopePids   *ebpf.Variable `ebpf:"scope_pids"`
+	OwnMntNs        *ebpf.Variable `ebpf:"own_mnt_ns"`
+	ScopeCgroup     *ebpf.Variable `ebpf:"scope_cgroup"`
+	ScopeLevel      *ebpf.Variable `ebpf:"scope_level"`
+	ScopeLevelKnown *ebpf.Variable `ebpf:"scope_level_known"`
+	ScopeMntNs      *ebpf.Variable `ebpf:"scope_mnt_ns"`
+	ScopePidNs      *ebpf.Variable `ebpf:"scope_pid_ns"`
+	ScopePids       *ebpf.Variable `ebpf:"scope_pids"`
+	SeedsUsed       *ebpf.Variable `ebpf:"seeds_used"`
 }
 
 // MonitorPrograms contains all programs after they have been loaded into the kernel.

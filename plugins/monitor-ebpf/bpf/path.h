@@ -3,7 +3,7 @@
 #ifndef CONFINE_PATH_H
 #define CONFINE_PATH_H
 
-#define FMODE_BACKING (1u << 25)
+#define FMODE_BACKING_EITHER (1u << 24 | 1u << 25)
 
 /* More components than a path of PATH_MAX bytes can have, and its mounts. */
 #define PATH_STEPS 4096
@@ -100,17 +100,35 @@ static __always_inline void put_path(struct scratch *s, __u32 slot, __u32 which,
 	s->ev.texts[which].flags = w.flags;
 }
 
+/* Whether a file of a stacked file system's lower layer has the path beside it
+ * under which the upper one was opened. FMODE_BACKING, which says so, is bit 25
+ * until Linux 6.13 and bit 24 since; the other one means something else then,
+ * so what lies behind the file has to look like a path. */
+static __always_inline int user_path(struct file *file, struct dentry **dentry, struct vfsmount **mnt)
+{
+	struct backing_file *b = (void *)file;
+	struct super_block *sb;
+	struct dentry *d;
+	struct vfsmount *m;
+
+	if (!bpf_core_field_exists(b->user_path) || !(BPF_CORE_READ(file, f_mode) & FMODE_BACKING_EITHER))
+		return 0;
+	d = BPF_CORE_READ(b, user_path.dentry);
+	m = BPF_CORE_READ(b, user_path.mnt);
+	sb = BPF_CORE_READ(d, d_sb);
+	if (!sb || sb != BPF_CORE_READ(m, mnt_sb))
+		return 0;
+	*dentry = d;
+	*mnt = m;
+	return 1;
+}
+
 /* The path under which a file was opened: that of the upper file for the lower
  * file of a stacked file system. */
 static __always_inline void file_path(struct file *file, struct dentry **dentry, struct vfsmount **mnt)
 {
-	struct backing_file *b = (void *)file;
-
-	if (bpf_core_field_exists(b->user_path) && (BPF_CORE_READ(file, f_mode) & FMODE_BACKING)) {
-		*dentry = BPF_CORE_READ(b, user_path.dentry);
-		*mnt = BPF_CORE_READ(b, user_path.mnt);
+	if (user_path(file, dentry, mnt))
 		return;
-	}
 	*dentry = BPF_CORE_READ(file, f_path.dentry);
 	*mnt = BPF_CORE_READ(file, f_path.mnt);
 }
@@ -143,7 +161,10 @@ static __always_inline __u64 file_hash(struct task_struct *task, struct file *fi
 	file_path(file, &dentry, &mnt);
 	h = mix(h, (__u64)dentry);
 	h = mix(h, (__u64)mnt);
+	/* The kernel uses memory and numbers of files that are gone again. */
+	h = mix(h, BPF_CORE_READ(dentry, d_name.hash_len));
 	h = mix(h, BPF_CORE_READ(dentry, d_inode, i_ino));
+	h = mix(h, BPF_CORE_READ(dentry, d_inode, i_generation));
 	h = mix(h, (__u64)BPF_CORE_READ(task, fs, root.dentry));
 	h = mix(h, (__u64)BPF_CORE_READ(task, fs, root.mnt));
 	return h ? h : 1;

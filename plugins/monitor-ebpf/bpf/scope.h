@@ -7,12 +7,17 @@
 const volatile __u64 scope_cgroup;
 const volatile __u32 scope_mnt_ns;
 const volatile __u32 scope_pid_ns;
-const volatile __u8 scope_pids; /* seeds holds processes */
+const volatile __u8 scope_pids; /* seeds holds processes from the start */
+const volatile __u32 own_mnt_ns; /* of the monitor itself */
 
 #define MAX_CGROUP_DEPTH 32
 
-/* Thread groups that are in the scope although no parent's state says so: those
- * that ran before the watch. */
+/* Level of scope_cgroup in its hierarchy, once a task in it was seen. */
+__u32 scope_level;
+__u8 scope_level_known;
+
+/* Thread groups that are in the scope although no state says so: those that ran
+ * before the watch, and those that there was no room for a state for. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -25,7 +30,13 @@ struct state {
 	__u8 entered; /* its system call passed sys_enter */
 	__u32 ended; /* of a group leader: the end of the group was told */
 	__u8 killed; /* the call that ends it was told */
+	/* What was made executable while the kernel was changing the process's
+	 * mappings for another thread; looked at with the next call. */
+	__u64 later_addr;
+	__u64 later_end;
 };
+
+__u8 seeds_used;
 
 /* Exists for tasks in the scope only; never taken from a task again. */
 struct {
@@ -37,13 +48,18 @@ struct {
 
 static __always_inline int in_cgroup(void)
 {
+	if (scope_level_known)
+		return bpf_get_current_ancestor_cgroup_id(scope_level) == scope_cgroup;
 	for (int level = 0; level < MAX_CGROUP_DEPTH; level++) {
 		__u64 id = bpf_get_current_ancestor_cgroup_id(level);
 
 		if (!id)
 			return 0;
-		if (id == scope_cgroup)
+		if (id == scope_cgroup) {
+			scope_level = level;
+			scope_level_known = 1;
 			return 1;
+		}
 	}
 	return 0;
 }
@@ -62,7 +78,7 @@ static __always_inline __u32 pid_ns_of(struct task_struct *task)
 /* Whether the current task is in the scope by itself. */
 static __always_inline int in_scope(struct task_struct *task)
 {
-	if (scope_pids) {
+	if (scope_pids || seeds_used) {
 		__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 
 		if (bpf_map_lookup_elem(&seeds, &tgid))
@@ -75,6 +91,29 @@ static __always_inline int in_scope(struct task_struct *task)
 	if (scope_pid_ns && pid_ns_of(task) == scope_pid_ns)
 		return 1;
 	return 0;
+}
+
+/* Puts a task in the scope for which no state could be made: the kernel refuses
+ * that while another task on the same CPU is in the middle of the same. */
+static __always_inline void add_seed(__u32 tgid)
+{
+	__u8 one = 1;
+
+	if (bpf_map_update_elem(&seeds, &tgid, &one, BPF_ANY))
+		count_lost(LOST_STATE);
+	seeds_used = 1;
+}
+
+/* Whether a task in the scope's cgroup hasn't entered the container yet: the
+ * part of a runtime that is going to, and still sees the host's files. */
+static __always_inline int outside_container(struct task_struct *task)
+{
+	__u32 ns;
+
+	if (!scope_mnt_ns || scope_mnt_ns == own_mnt_ns)
+		return 0;
+	ns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+	return ns == own_mnt_ns;
 }
 
 /* Begins to watch a task that ran before: names its image. */
@@ -90,31 +129,40 @@ static __always_inline int send_image(struct task_struct *task, __u64 image, __u
 		return 0;
 	s->ev.pid = bpf_get_current_pid_tgid() >> 32;
 	s->ev.image = image;
+	s->ev.value = outside_container(task);
 	put_file(s, slot, TEXT_PATH, exe);
 	send_event(s);
 	return 0;
 }
 
-/* The state of the current task, or NULL when it isn't watched. *found is set
- * when the watch of it begins here. */
-static __always_inline struct state *current_state(struct task_struct *task, __u32 slot, int *found)
+/* The current task as the scope sees it. */
+struct view {
+	__u64 image; /* 0 when the task isn't watched */
+	__u8 found; /* the watch of it begins here */
+};
+
+/* Fills v. Returns the state, or NULL when the task isn't watched or there was
+ * no room for one: then it is found again at its next call. */
+static __always_inline struct state *current_state(struct task_struct *task, __u32 slot, struct view *v)
 {
 	struct state *st = bpf_task_storage_get(&states, task, NULL, 0);
 	struct file *exe;
 
-	if (st || !in_scope(task))
+	if (st) {
+		v->image = st->image;
 		return st;
+	}
+	if (!in_scope(task))
+		return NULL;
 	exe = BPF_CORE_READ(task, mm, exe_file);
 	if (!exe)
 		return NULL; /* a thread of the kernel, or one that ends */
+	v->image = file_hash(task, exe);
+	v->found = 1;
+	send_image(task, v->image, slot);
 	st = bpf_task_storage_get(&states, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!st) {
-		count_lost(LOST_STATE);
-		return NULL;
-	}
-	st->image = file_hash(task, exe);
-	*found = 1;
-	send_image(task, st->image, slot);
+	if (st)
+		st->image = v->image;
 	return st;
 }
 

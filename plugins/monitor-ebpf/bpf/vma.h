@@ -4,7 +4,7 @@
 #define CONFINE_VMA_H
 
 #define VM_EXEC 0x4
-#define ENOENT 2
+#define EBUSY 16
 
 struct vma {
 	struct file *file;
