@@ -40,6 +40,9 @@ func consistent(t *testing.T, f *object.File) {
 		if i > 0 && s.Addr < f.Sections[i-1].Addr+f.Sections[i-1].Size {
 			t.Errorf("sections %d and %d overlap", i-1, i)
 		}
+		if s.Addr+s.Size < s.Addr {
+			t.Errorf("section %d wraps around", i)
+		}
 		if got := f.SectionAt(s.Addr); s.Size > 0 && got != i {
 			t.Errorf("section %d isn't found by its address: %d", i, got)
 		}

@@ -35,6 +35,11 @@ func TestHostile(t *testing.T) {
 		{name: "a size that wraps around", fails: true, data: makeELF(elf.ET_DYN, 0, []segment{
 			{typ: elf.PT_LOAD, flags: rw, addr: ^uint64(0) - 8, content: make([]byte, 16)},
 		}, nil)},
+		{name: "a section that wraps around", data: makeELF(elf.ET_DYN, 0, []segment{
+			{typ: elf.PT_LOAD, flags: rw, addr: base, content: make([]byte, 64)},
+		}, []section{
+			{name: ".text", typ: elf.SHT_PROGBITS, flags: elf.SHF_ALLOC | elf.SHF_EXECINSTR, addr: base + 16, segment: 0, size: ^uint64(0)},
+		})},
 		{name: "packed relocations of themselves", data: makeELF(elf.ET_DYN, 0, []segment{
 			{typ: elf.PT_LOAD, flags: rw, addr: base, content: bytes.Repeat([]byte{0xff, 0xff, 0, 0, 0, 0, 0, 0}, 1<<14)},
 			{typ: elf.PT_DYNAMIC, addr: 0, content: dynamic(36, base, 35, 1<<17)},

@@ -380,7 +380,7 @@ func (f *File) sectionHeaders() {
 		if flags&elf.SHF_ALLOC == 0 || flags&elf.SHF_TLS != 0 && typ == elf.SHT_NOBITS || s.Size == 0 {
 			continue
 		}
-		if !f.InImage(s.Addr) || !f.InImage(s.Addr+s.Size-1) {
+		if s.Addr+s.Size < s.Addr || !f.InImage(s.Addr) || !f.InImage(s.Addr+s.Size-1) {
 			f.Symtab = nil
 			return // headers that contradict the segments are not believed
 		}
