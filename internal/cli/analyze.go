@@ -41,7 +41,7 @@ Exit code 3 says that something could not be resolved; the answer lists it.`,
 	f := cmd.Flags()
 	f.StringArrayVar(&o.entrypoints, "entrypoint", nil, "program inside ROOT; repeatable")
 	f.StringArrayVar(&o.load, "load", nil, "module or plugin inside ROOT that the programs load at run time; repeatable")
-	f.BoolVar(&o.noFollow, "no-follow", false, "don't add programs that the named ones execute")
+	f.BoolVar(&o.noFollow, "no-follow", false, "leave out programs that the named ones execute, and libraries that only configuration names")
 	f.BoolVar(&o.noCache, "no-cache", false, "compute everything anew")
 	f.BoolVar(&o.surplus, "surplus", false, "rank the functions and data that bring in the most calls")
 	f.StringVarP(&o.file, "output-file", "f", "", "write the answer to this file")

@@ -138,7 +138,7 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 	if err := l.Startup(a.ctx); err != nil {
 		return err
 	}
-	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.services, Surplus: a.req.Options.Surplus})
+	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.services, NoConfigured: a.req.Options.NoFollow, Surplus: a.req.Options.Surplus})
 	if err != nil {
 		return err
 	}

@@ -39,8 +39,10 @@ type Program struct {
 
 // Options change what Analyze does. The zero value is the default.
 type Options struct {
-	// NoFollow keeps to the closures of the named programs and doesn't add
-	// programs that they execute.
+	// NoFollow keeps to the closures of the named programs: what they are
+	// linked with, load by name, or are said to load. It doesn't add programs
+	// that they execute, nor libraries that only the root's configuration names
+	// (name services), which are reported as "configured-library".
 	NoFollow bool
 	// Observed says that a monitor watched the programs, so that files which
 	// are opened by computed names are covered by what it saw: such

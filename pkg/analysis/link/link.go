@@ -122,6 +122,23 @@ func (l *Linker) Load(ctx context.Context, name string, by *Member) (*Member, er
 	return m, l.breadthFirst(ctx, from)
 }
 
+// Path returns the path that a name would be loaded from, "" when there is
+// none or when it is a member already.
+func (l *Linker) Path(ctx context.Context, name string, by *Member) string {
+	if l.byName[name] != nil {
+		return ""
+	}
+	for _, p := range l.candidates(ctx, name, by) {
+		if e, err := l.root.Lookup(ctx, p); err == nil && e.Kind == rootfs.KindFile {
+			if l.byPath[e.Path] != nil {
+				return ""
+			}
+			return e.Path
+		}
+	}
+	return ""
+}
+
 // Has reports whether an object is a member already.
 func (l *Linker) Has(canonical string) *Member { return l.byPath[canonical] }
 

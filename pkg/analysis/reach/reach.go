@@ -156,6 +156,8 @@ type Options struct {
 	// Services lists the libraries that configuration makes the C library
 	// load when code that reads a configuration file is reachable.
 	Services func(ctx context.Context, config string) []Service
+	// NoConfigured leaves those out, and says so.
+	NoConfigured bool
 	// Surplus asks for Result.Surplus.
 	Surplus bool
 }
@@ -773,7 +775,7 @@ func (g *graph) loadNamed(o Options) bool {
 	if o.Services != nil {
 		for _, p := range g.res.Paths {
 			for _, s := range o.Services(g.ctx, p.Text) {
-				g.service(s, p.By)
+				g.service(s, p.By, o.NoConfigured)
 			}
 		}
 	}
@@ -852,11 +854,20 @@ func (g *graph) export(i int32, k int) {
 
 // service loads a library by configuration. Those of its exports count whose
 // names end in a string that is reachable.
-func (g *graph) service(s Service, by *link.Member) {
+func (g *graph) service(s Service, by *link.Member, leave bool) {
 	if g.loaded[s.Library] || g.err != nil {
 		return
 	}
 	g.loaded[s.Library] = true
+	if g.defines(s.Prefix) {
+		return // the C library holds the service itself (glibc since 2.34)
+	}
+	if leave {
+		if p := g.linker.Path(g.ctx, s.Library, by); p != "" {
+			g.issue("configured-library", p, "the configuration of the root makes the program load it; it was left out, as programs that are executed are (name it with --load)", true)
+		}
+		return
+	}
 	before := len(g.members)
 	m, err := g.linker.Load(g.ctx, s.Library, by)
 	if err != nil {
@@ -878,6 +889,18 @@ func (g *graph) service(s Service, by *link.Member) {
 		}
 		g.named(end, exportID{i, k})
 	}
+}
+
+// defines reports whether a member exports a name with a prefix.
+func (g *graph) defines(prefix string) bool {
+	for _, m := range g.members {
+		e := m.facts.Exports
+		i := sort.Search(len(e), func(i int) bool { return e[i].Name >= prefix })
+		if i < len(e) && strings.HasPrefix(e[i].Name, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // startup reports whether a member belongs to the startup closure.
