@@ -1,7 +1,9 @@
 package floor
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -191,5 +194,41 @@ func TestClean(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestTraceEndsWithItsContext gives up in the middle: what was traced has ended
+// when trace returns, a process included that left the runtime's own group and
+// waits for nobody.
+func TestTraceEndsWithItsContext(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pid")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	cmd := exec.Command("/bin/sh", "-c", `setsid sh -c 'echo $$ >"$0.new"; mv "$0.new" "$0"; while :; do sleep 1000; done' "$0" & exit`, path)
+	done := make(chan error, 1)
+	go func() {
+		_, err := trace(ctx, cmd)
+		done <- err
+	}()
+	var pid int
+	for pid == 0 {
+		if raw, err := os.ReadFile(path); err == nil {
+			if _, err := fmt.Sscan(string(raw), &pid); err != nil {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("ended before it was told to: %v", err)
+		default:
+			time.Sleep(time.Millisecond)
+		}
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	if runs(pid) {
+		t.Errorf("process %d still runs", pid)
 	}
 }

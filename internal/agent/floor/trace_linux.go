@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -49,6 +50,10 @@ const (
 // other threads whenever they like. What they did before the filter they could
 // as well do under it, so it counts too.
 type tracer struct {
+	// mu guards killed and the set of threads; their states belong to the
+	// tracing thread, as all else does.
+	mu     sync.Mutex
+	killed bool
 	// threads: thread id to its state.
 	threads map[int]*thread
 	// anytime: process id to the calls that don't depend on what its first
@@ -95,8 +100,6 @@ func run(ctx context.Context, cmd *exec.Cmd) ([]int32, error) {
 		return nil, fmt.Errorf("start runtime: %w", err)
 	}
 	root := cmd.Process.Pid
-	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(root, unix.SIGKILL) })
-	defer stop()
 	t := &tracer{threads: map[int]*thread{}, anytime: map[int]map[int32]bool{}, filtered: map[int]map[int32]bool{}}
 	// The first stop is the execve of the runtime itself.
 	var status unix.WaitStatus
@@ -109,14 +112,12 @@ func run(ctx context.Context, cmd *exec.Cmd) ([]int32, error) {
 		return nil, fmt.Errorf("trace runtime: %w", err)
 	}
 	t.thread(root)
+	stop := context.AfterFunc(ctx, t.kill)
+	defer stop()
 	_ = unix.PtraceSyscall(root, 0)
 	for {
-		// Only children and tracees of this thread: others of the agent's are
-		// waited for by their own.
-		pid, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD, nil)
+		pid, status, err := t.wait()
 		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
 		case errors.Is(err, unix.ECHILD):
 			_ = cmd.Process.Release()
 			if ctx.Err() != nil {
@@ -128,23 +129,77 @@ func run(ctx context.Context, cmd *exec.Cmd) ([]int32, error) {
 			return t.calls, nil
 		case err != nil:
 			return nil, fmt.Errorf("wait for runtime: %w", err)
-		}
-		if status.Exited() || status.Signaled() {
-			delete(t.threads, pid)
-			continue
-		}
-		if status.Stopped() {
+		case status.Stopped():
 			_ = unix.PtraceSyscall(pid, t.stopped(pid, status))
 		}
 	}
 }
 
+// wait returns the next thread that stopped or ended.
+func (t *tracer) wait() (int, unix.WaitStatus, error) {
+	// Only children and tracees of this thread: others of the agent's are
+	// waited for by their own.
+	const mine = unix.WALL | unix.WNOTHREAD
+	for {
+		var info childInfo
+		err := unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT|mine, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		if pid, status := t.take(int(info.pid), mine); pid > 0 {
+			return pid, status, nil
+		}
+	}
+}
+
+// take fetches the news of a thread, while its number is still its own, so
+// that kill meets nobody else; 0 when an execve of another thread has ended it
+// meanwhile.
+func (t *tracer) take(tid, options int) (int, unix.WaitStatus) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var status unix.WaitStatus
+	pid, err := unix.Wait4(tid, &status, options|unix.WNOHANG, nil)
+	if err != nil {
+		return 0, 0
+	}
+	if status.Exited() || status.Signaled() {
+		delete(t.threads, pid)
+	}
+	return pid, status
+}
+
+// childInfo is siginfo_t as waitid fills it in.
+type childInfo struct {
+	_   [4]int32
+	pid int32
+	_   [108]byte
+}
+
+// kill ends all that is traced, now and later.
+func (t *tracer) kill() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.killed = true
+	for tid := range t.threads {
+		_ = unix.Kill(tid, unix.SIGKILL)
+	}
+}
+
 // thread returns the state of a thread, new when it wasn't known.
 func (t *tracer) thread(tid int) *thread {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	th := t.threads[tid]
 	if th == nil {
 		th = &thread{tgid: tgidOf(tid), nr: -1}
 		t.threads[tid] = th
+		if t.killed {
+			_ = unix.Kill(tid, unix.SIGKILL)
+		}
 	}
 	return th
 }
@@ -159,6 +214,7 @@ func (t *tracer) stopped(tid int, status unix.WaitStatus) int {
 	case sig == unix.SIGTRAP && status.TrapCause() > 0:
 		switch status.TrapCause() {
 		case unix.PTRACE_EVENT_EXEC:
+			t.renamed(tid)
 			t.executed(tid, th)
 		case unix.PTRACE_EVENT_CLONE:
 			t.cloned(tid, th)
@@ -257,6 +313,18 @@ func ownMemory(th *thread) bool {
 	default:
 		return false
 	}
+}
+
+// renamed forgets the number that a thread had before its execve made it the
+// first of its process.
+func (t *tracer) renamed(tid int) {
+	former, err := unix.PtraceGetEventMsg(tid)
+	if err != nil || int(former) == tid {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.threads, int(former))
 }
 
 // executed ends the collection of a process that runs under a filter.
