@@ -383,7 +383,7 @@ func (a *analysis) follow(p Program, o *objects.Object, r *reach.Result) {
 
 // executable adds a program when there is one at a path.
 func (a *analysis) executable(name string, env []string) {
-	if name == "/" || strings.HasSuffix(name, "/") {
+	if name == "/" || strings.HasSuffix(name, "/") || kernelFile(name) {
 		return
 	}
 	e, err := a.root.Lookup(a.ctx, name)
@@ -391,6 +391,17 @@ func (a *analysis) executable(name string, env []string) {
 		return
 	}
 	a.work = append(a.work, Program{Path: e.Path, Origin: OriginStatic, Env: env})
+}
+
+// kernelFile reports whether a path lies in a file system of the kernel's: what
+// it means there depends on who asks.
+func kernelFile(p string) bool {
+	for _, dir := range []string{"/proc", "/sys", "/dev"} {
+		if p == dir || strings.HasPrefix(p, dir+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // isLibrary reports whether a name is that of a shared object; those are
