@@ -145,7 +145,7 @@ func TestCorrupted(t *testing.T) {
 		where := places(t, data)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := max(60, 24<<20/len(data))
+			n := max(60, 12<<20/len(data))
 			n = min(n, 1200)
 			r := rand.New(rand.NewPCG(1, uint64(len(name))))
 			for i := range n / 6 {
