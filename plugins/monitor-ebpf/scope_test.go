@@ -268,4 +268,3 @@ func TestInvalidScopes(t *testing.T) {
 		}
 	}
 }
-
