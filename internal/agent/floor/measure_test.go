@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -230,5 +232,45 @@ func TestTraceEndsWithItsContext(t *testing.T) {
 	}
 	if runs(pid) {
 		t.Errorf("process %d still runs", pid)
+	}
+}
+
+// TestTraceMeetsNoOtherChildren traces while the threads that there are have
+// children of their own, which run on and are waited for by those who started
+// them.
+func TestTraceMeetsNoOtherChildren(t *testing.T) {
+	const threads = 32
+	others := make(chan *exec.Cmd, threads)
+	var ready, unlock sync.WaitGroup
+	ready.Add(threads)
+	unlock.Add(1)
+	for range threads {
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			cmd := exec.Command("/bin/sleep", "1000")
+			if err := cmd.Start(); err != nil {
+				t.Error(err)
+			}
+			others <- cmd
+			ready.Done()
+			unlock.Wait() // so that each one has a thread of its own
+		}()
+	}
+	ready.Wait()
+	unlock.Done()
+	close(others)
+	for range 8 {
+		if _, err := trace(t.Context(), exec.Command("/bin/true")); err == nil || !strings.Contains(err.Error(), "no filter") {
+			t.Errorf("error %v", err)
+		}
+	}
+	for cmd := range others {
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+			t.Errorf("wait: %v", err)
+		}
 	}
 }

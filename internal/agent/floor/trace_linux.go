@@ -78,20 +78,37 @@ type thread struct {
 // The program that is executed under the filter never runs: it is killed at
 // its first instruction.
 func trace(ctx context.Context, cmd *exec.Cmd) ([]int32, error) {
-	type result struct {
-		calls []int32
-		err   error
-	}
-	done := make(chan result, 1)
+	var calls []int32
+	var err error
+	// ptrace belongs to a thread; it ends with its goroutine, and
+	// PTRACE_O_EXITKILL ends what it traces.
+	alone(func() { calls, err = run(ctx, cmd) })
+	return calls, err
+}
+
+// alone runs f on a thread that has no children, those of other goroutines
+// included, and that is never given back.
+func alone(f func()) {
+	done := make(chan struct{})
 	go func() {
-		// ptrace belongs to a thread; it ends with this goroutine, and
-		// PTRACE_O_EXITKILL ends what it traces.
+		defer close(done)
 		runtime.LockOSThread()
-		calls, err := run(ctx, cmd)
-		done <- result{calls, err}
+		// The first thread gets the children of those that end.
+		if unix.Gettid() != os.Getpid() && !hasChildren() {
+			f()
+			return
+		}
+		alone(f) // on another one, while this one is held
+		runtime.UnlockOSThread()
 	}()
-	r := <-done
-	return r.calls, r.err
+	<-done
+}
+
+// hasChildren reports whether this thread has started a process that nobody
+// has waited for.
+func hasChildren() bool {
+	err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL|unix.WNOTHREAD, nil)
+	return !errors.Is(err, unix.ECHILD)
 }
 
 func run(ctx context.Context, cmd *exec.Cmd) ([]int32, error) {
