@@ -896,8 +896,9 @@ type DeniedCall struct {
 	// How often: in an event since the last event for the same place, in a
 	// snapshot since the watch began. 0 means once.
 	Count uint64 `protobuf:"varint,10,opt,name=count,proto3" json:"count,omitempty"`
-	// The call ended the thread or process by this signal (SIGSYS) instead of
-	// returning; 0 otherwise. ip is unknown (0) then.
+	// The call raised this signal (SIGSYS), which ends the thread or process
+	// unless it is a trap that the program handles; 0 when it returned. ret means
+	// nothing then.
 	Signal int32 `protobuf:"varint,11,opt,name=signal,proto3" json:"signal,omitempty"`
 	// Name of the thread.
 	Comm          string `protobuf:"bytes,12,opt,name=comm,proto3" json:"comm,omitempty"`
