@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -69,6 +70,7 @@ func assemble(r *run, seen *observation, found *analysis.Result, set *callSet, p
 	for _, f := range failed {
 		missing = append(missing, &confinev1.Incomplete{Kind: cleanKind(f.GetKind()), Object: clean(f.GetObject(), maxPath), Detail: clean(f.GetDetail(), maxText)})
 	}
+	missing = append(missing, failure(out.Run)...)
 	out.Incomplete = tidy(missing)
 	out.Notes = tidy(protoIssues(found.Notes))
 	return out
@@ -96,8 +98,25 @@ func kindOf(f *confinev1.FileSeen) string {
 	return "unknown"
 }
 
+// failure says that the container itself did not do its work: what it would
+// have done next is not known.
+func failure(run *confinev1.Run) []*confinev1.Incomplete {
+	if run.GetExitCode() == 0 {
+		return nil
+	}
+	detail := fmt.Sprintf("the container's first process ended with status %d", run.GetExitCode())
+	if last := run.GetOutput(); len(last) > 0 {
+		detail += ": " + strings.Join(last[max(0, len(last)-3):], " | ")
+	}
+	return []*confinev1.Incomplete{{
+		Kind: "container-failed", Detail: detail + "; give it what it needs (--env, --mount, arguments after --)",
+	}}
+}
+
 func cleanRun(seen *observation) *confinev1.Run {
 	run := seen.run
+	run.SettledBy = clean(run.GetSettledBy(), maxText)
+	run.Output = cleanAll(run.GetOutput(), maxText, 100)
 	for _, rec := range run.GetRecorded() {
 		rec.Path = clean(rec.GetPath(), maxPath)
 		rec.Syscalls = cleanAll(rec.GetSyscalls(), 64, 2000)

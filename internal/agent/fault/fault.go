@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // Error is an error with a code. Its text says what to do next.
@@ -79,7 +80,10 @@ func CodeOf(err error) codes.Code {
 		return codes.InvalidArgument
 	case errdefs.IsFailedPrecondition(err):
 		return codes.FailedPrecondition
-	default:
-		return codes.Internal
 	}
+	// Some calls of containerd's client return the status as it came.
+	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
+		return s.Code()
+	}
+	return codes.Internal
 }
