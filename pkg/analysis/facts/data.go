@@ -110,12 +110,8 @@ func (o *Object) pointTo(g *Region, to uint64) {
 		if i < 0 {
 			return
 		}
-		// A pointer into the middle of a function that jumps through computed
-		// addresses is one of its own labels.
-		if fn := &o.Facts.Funcs[i]; to != fn.Start && fn.ComputedJump && o.inFDE(to) {
-			return
-		}
 		g.Funcs = append(g.Funcs, uint32(i))
+		o.inner(i, to)
 		return
 	}
 	if i := o.regionAt(to); i >= 0 {
@@ -125,6 +121,18 @@ func (o *Object) pointTo(g *Region, to uint64) {
 		if s, ok := o.stringAt(to); ok {
 			g.Strings = append(g.Strings, s)
 		}
+	}
+}
+
+// inner notes an address inside of a function that something holds: a label
+// that its computed jumps may go to, or another entry.
+func (o *Object) inner(i int, to uint64) {
+	switch fn := &o.Facts.Funcs[i]; {
+	case to == fn.Start:
+	case fn.ComputedJump:
+		o.tables[uint32(i)] = append(o.tables[uint32(i)], to)
+	default:
+		o.entries[uint32(i)] = append(o.entries[uint32(i)], to)
 	}
 }
 

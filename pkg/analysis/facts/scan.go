@@ -814,7 +814,8 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			return
 		}
 		if o.code(r.to) && r.to >= fn.Start && r.to < fn.End && r.to != fn.Start {
-			return // a label of its own
+			o.inner(self, r.to) // a label of its own
+			return
 		}
 		o.address(fn, r.to, EdgeRef)
 	case refImm:

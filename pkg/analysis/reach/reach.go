@@ -518,6 +518,9 @@ func (g *graph) site(n node, s *facts.Site) {
 	if s.Unresolved != "" {
 		g.unresolved(n, s, s.Unresolved)
 	}
+	if s.Derefs {
+		return // nobody outside of the object passes such a pointer; else the site is unresolved
+	}
 	for _, p := range s.Params {
 		g.wrapper(n, p)
 	}
