@@ -44,7 +44,7 @@ type Client struct {
 	sha256 string
 	plugin *goplugin.Client
 	rpc    confinev1.MonitorServiceClient
-	dir    string // holds the plugin's socket; ours to remove
+	dir    *folder // holds the plugin's socket
 	pid    int
 
 	done    chan struct{} // closed when the process has ended
@@ -62,15 +62,15 @@ func Start(ctx context.Context, cfg HostConfig) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start monitor %s: %w", name, err)
 	}
-	dir, err := os.MkdirTemp("", "confine-monitor-")
+	dir, err := newFolder()
 	if err != nil {
 		return nil, fmt.Errorf("start monitor %s: %w", name, err)
 	}
 	cmd := exec.Command(cfg.Path)
 	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"),
-		"TMPDIR=" + dir,
-		goplugin.EnvUnixSocketDir + "=" + dir,
+		"TMPDIR=" + dir.path,
+		goplugin.EnvUnixSocketDir + "=" + dir.path,
 	}, cfg.Env...)
 	// A group of its own: a Ctrl-C on the terminal is ours to handle, and what
 	// the plugin starts ends with it.
@@ -195,7 +195,7 @@ func (c *Client) Close() {
 		c.mu.Unlock()
 		close(c.stop)
 		c.plugin.Kill()
-		_ = os.RemoveAll(c.dir)
+		c.dir.remove()
 	})
 	<-c.done
 }
