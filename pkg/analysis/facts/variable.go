@@ -1,6 +1,9 @@
 package facts
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/confinehq/confine/pkg/analysis/x86"
 )
 
@@ -138,4 +141,151 @@ func (o *Object) watchVariable(fi uint32, addr uint64) *watch {
 		w.escapes = true
 	}
 	return w
+}
+
+// global collects what is stored to a variable: every instruction that names
+// its address is looked at, and the variable's address must never be taken.
+func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *state) numbers) numbers {
+	if depth > 8 || len(o.asked) > maxVariables {
+		return unresolved("the number goes through too many variables")
+	}
+	if !o.File.HasSections && !o.File.IsPIE {
+		return unresolved("the number is in a variable")
+	}
+	var out numbers
+	var in x86.Inst
+	taken := map[uint32]bool{} // functions that take the address
+	stored := func(fi uint32, v val, s *state) {
+		m := use(fi, v, s)
+		m.keep(fi)
+		// What the storing function's own parameters say is asked of its callers.
+		for _, k := range m.from {
+			m.add(o.callersValue(k, depth+1))
+		}
+		m.from = nil
+		out.add(m)
+	}
+	for i := range o.refs {
+		r := &o.refs[i]
+		if r.to > addr+7 || r.to+64 <= addr || r.kind == refJump {
+			continue
+		}
+		fi := o.FuncAt(o.at(r))
+		if fi < 0 {
+			continue
+		}
+		if r.kind == refAddr || r.kind == refImm {
+			if r.to <= addr && addr-r.to < nearby && (r.to == addr || !o.scalarAt(r.to, addr-r.to)) {
+				taken[uint32(fi)] = true
+			}
+			continue
+		}
+		if n := x86.Decode(o.File.From(o.at(r)), &in); n == 0 {
+			continue
+		}
+		store, reg, exact := storeOf(&in)
+		if !store || r.to < addr && r.to+storeWidth(&in) <= addr {
+			continue
+		}
+		if r.to != addr {
+			return unresolved("the number is in a variable that is written as part of another")
+		}
+		if !exact {
+			return unresolved("the number is in a variable that is written in an unknown way")
+		}
+		if reg == x86.None {
+			m := use(uint32(fi), constant(in.Imm), unknownState())
+			m.keep(uint32(fi))
+			out.add(m)
+			continue
+		}
+		s := o.statesAt(uint32(fi), []uint64{o.at(r)})[o.at(r)]
+		stored(uint32(fi), s.regs[reg], s)
+	}
+	for _, fi := range slices.Sorted(maps.Keys(taken)) {
+		w := o.watchVariable(fi, addr)
+		if w.escapes {
+			return unresolved("the number is in a variable whose address is taken")
+		}
+		for _, st := range w.stores {
+			stored(fi, st.v, st.s)
+		}
+	}
+	return out
+}
+
+// storeWidth is an upper bound of the bytes that a store writes.
+func storeWidth(in *x86.Inst) uint64 {
+	switch {
+	case in.Vector:
+		return 64
+	case in.Map == x86.MapOne && in.Op >= 0xd8 && in.Op <= 0xdf:
+		return 108 // fsave
+	case in.Map == x86.MapOne:
+		return uint64(in.OpSize)
+	case in.Map == x86.Map0F && (in.Op >= 0x90 && in.Op <= 0x9f || in.Op == 0xb0 || in.Op == 0xc0):
+		return 1
+	case in.Map == x86.Map0F && (in.Op == 0xb1 || in.Op == 0xc1 || in.Op == 0xab || in.Op == 0xb3 || in.Op == 0xbb || in.Op == 0xba || in.Op == 0xc3):
+		return uint64(in.OpSize)
+	case in.Map == x86.Map0F && in.Op == 0xae:
+		return 4096 // xsave
+	}
+	return 16
+}
+
+// scalarAt reports whether code reads or writes a variable of at most size
+// bytes at addr: what follows it is then taken for another object, which
+// pointers to this one don't reach. It is the one place where the layout of
+// data is guessed, and it matters only for numbers kept behind a pointer in a
+// variable (set*id of glibc in static programs).
+func (o *Object) scalarAt(addr, size uint64) bool {
+	var in x86.Inst
+	for i := range o.refs {
+		r := &o.refs[i]
+		if r.to != addr || r.kind != refLoad || x86.Decode(o.File.From(o.at(r)), &in) == 0 {
+			continue
+		}
+		if in.Vector || uint64(in.OpSize) > size {
+			continue
+		}
+		switch {
+		case in.Map == x86.MapOne && (in.Op == 0x89 || in.Op == 0x8b || in.Op == 0xc7 || in.Op == 0x87),
+			in.Map == x86.Map0F && (in.Op == 0xb1 || in.Op == 0xc1):
+			return true
+		}
+	}
+	return false
+}
+
+// storeOf reports whether an instruction with a memory operand writes it, and
+// from which register (None: an immediate); exact is false when what is
+// written is not a plain move.
+func storeOf(in *x86.Inst) (store bool, reg uint8, exact bool) {
+	if !in.IsMem() {
+		return false, 0, false
+	}
+	if in.Vector || in.Map == x86.Map0F38 || in.Map == x86.Map0F3A {
+		return in.Vector && (in.Op == 0x11 || in.Op == 0x29 || in.Op == 0x7f || in.Op == 0x13 || in.Op == 0x17 || in.Op == 0xd6 || in.Op == 0xe7 || in.Op == 0x2b) || in.Map != x86.Map0F, 0, false
+	}
+	if in.Map == x86.Map0F {
+		switch op := in.Op; {
+		case op == 0x11, op == 0x13, op == 0x17, op == 0x29, op == 0x2b, op == 0x7f, op == 0xd6, op == 0xe7,
+			op == 0xb0, op == 0xb1, op == 0xc0, op == 0xc1, op == 0xc7, op >= 0x90 && op <= 0x9f, op == 0xab, op == 0xb3, op == 0xbb,
+			op == 0xba && in.Reg&7 > 4, op == 0xc3, op == 0xae, op == 0xa4, op == 0xa5, op == 0xac, op == 0xad, op == 0x7e:
+			return true, 0, false
+		}
+		return false, 0, false
+	}
+	switch op := in.Op; {
+	case op == 0x89:
+		return true, in.Reg, in.OpSize >= 4
+	case op == 0xc7:
+		return true, x86.None, in.OpSize >= 4
+	case op < 0x38 && op&7 <= 1, op == 0x88, op == 0x86, op == 0x87, op == 0xc6, op == 0xc0, op == 0xc1, op >= 0xd0 && op <= 0xd3, op == 0xfe, op == 0x8f,
+		(op == 0x80 || op == 0x81 || op == 0x83) && in.Reg&7 != 7,
+		(op == 0xf6 || op == 0xf7) && (in.Reg&7 == 2 || in.Reg&7 == 3),
+		op == 0xff && in.Reg&7 < 2, op >= 0xd8 && op <= 0xdf:
+		return true, 0, false
+	}
+	return false, 0, false
 }

@@ -1,0 +1,268 @@
+package facts
+
+import (
+	"slices"
+
+	"github.com/confinehq/confine/pkg/analysis/x86"
+)
+
+// callSite is one instruction that passes control to a wrapper.
+type callSite struct {
+	at   uint64
+	call bool // a call pushes the return address, a jump doesn't
+}
+
+// callSites lists the direct calls and jumps from function c that enter
+// function w of the same object.
+func (o *Object) callSites(c, w uint32) []callSite {
+	fn, t := &o.Facts.Funcs[c], &o.Facts.Funcs[w]
+	var falls []callSite
+	if t.Start == fn.End && slices.Contains(fn.Edges, Edge{w, EdgeFall}) {
+		falls = []callSite{{fn.End, false}}
+	}
+	return append(falls, o.sitesWhere(fn, func(r *ref) bool {
+		if r.kind == refJump {
+			return r.to >= t.Start && r.to < t.End && (c != w || r.to == t.Start)
+		}
+		if r.kind != refSlot {
+			return false
+		}
+		i, ok := o.relocAt[r.to]
+		return ok && o.File.Relocs[i].Sym < 0 && o.File.Relocs[i].Addend >= t.Start && o.File.Relocs[i].Addend < t.End
+	})...)
+}
+
+func (o *Object) sitesWhere(fn *Func, match func(*ref) bool) []callSite {
+	var out []callSite
+	for i := o.firstRef(fn.Start); i < len(o.refs) && o.at(&o.refs[i]) < fn.End; i++ {
+		r := &o.refs[i]
+		if !match(r) {
+			continue
+		}
+		b := o.File.From(o.at(r))
+		isCall := len(b) > 0 && b[0] == 0xe8
+		if r.kind == refSlot {
+			var in x86.Inst
+			x86.Decode(b, &in)
+			isCall = in.Reg&7 == 2
+		}
+		out = append(out, callSite{o.at(r), isCall})
+	}
+	return out
+}
+
+// at evaluates a location of the callee before a call or jump.
+func (s *state) at(l Loc, call bool) val {
+	off, onStack := l.Stack()
+	if !onStack {
+		return s.regs[l]
+	}
+	sp, ok := s.regs[x86.RSP].stack()
+	if !ok {
+		return top
+	}
+	if call {
+		off -= 8
+	}
+	return s.slot(sp+off, 4)
+}
+
+// passed evaluates what function c passes to wrapper k, one result per call
+// site; result order follows addresses.
+func (o *Object) passed(c uint32, k wrapKey, depth int) []numbers {
+	var out []numbers
+	for _, e := range o.passedAt(c, o.callSites(c, k.fn), k, depth) {
+		out = append(out, e.numbers)
+	}
+	return out
+}
+
+type passedNumbers struct {
+	at uint64
+	numbers
+}
+
+func (o *Object) passedAt(c uint32, sites []callSite, k wrapKey, depth int) []passedNumbers {
+	if len(sites) == 0 {
+		return nil
+	}
+	addrs := make([]uint64, len(sites))
+	for i, s := range sites {
+		addrs[i] = s.at
+	}
+	states := o.statesAt(c, addrs)
+	var out []passedNumbers
+	for _, cs := range sites {
+		s := states[cs.at]
+		v := s.at(k.loc, cs.call)
+		var n numbers
+		if k.deref {
+			n = o.behind(c, v, s, k.off, depth)
+		} else {
+			n = o.interpret(c, v, depth)
+		}
+		out = append(out, passedNumbers{cs.at, n})
+	}
+	return out
+}
+
+// callbackSites finds the numbers that a function reads behind a pointer which
+// it gets when it is called back: where code passes the function's address, it
+// passes that pointer in the same call (musl's set*id). Where that can't be
+// seen, the function is left to count as entered by anybody.
+func (o *Object) callbackSites(k wrapKey) []wrapKey {
+	o.callbacks[k.fn] = false
+	for i := range o.Facts.Regions {
+		if slices.Contains(o.Facts.Regions[i].Funcs, k.fn) {
+			return nil
+		}
+	}
+	if o.exported(k.fn) {
+		return nil
+	}
+	var work []wrapKey
+	found := false
+	for c := range o.Facts.Funcs {
+		fn := &o.Facts.Funcs[c]
+		if !slices.ContainsFunc(fn.Edges, func(e Edge) bool { return e.To == k.fn && e.Kind != EdgeCall && e.Kind != EdgeFall }) {
+			continue
+		}
+		sites := o.passing(uint32(c), k)
+		if len(sites) == 0 {
+			return nil
+		}
+		for _, p := range sites {
+			s := Site{Addr: p.at, Kind: SiteSyscall, Via: k.fn + 1}
+			p.nrs = append(p.nrs, p.keptNumbers()...)
+			work = append(work, o.settle(&s, p.numbers)...)
+			fn.Sites = append(fn.Sites, s)
+			found = true
+		}
+	}
+	o.callbacks[k.fn] = found
+	return work
+}
+
+// passing evaluates what lies behind the pointers that function c passes along
+// with the address of function k.fn.
+func (o *Object) passing(c uint32, k wrapKey) []passedNumbers {
+	calls := o.sitesWhere(&o.Facts.Funcs[c], func(r *ref) bool {
+		return r.kind == refJump && (r.to < o.Facts.Funcs[c].Start || r.to >= o.Facts.Funcs[c].End) || r.kind == refSlot
+	})
+	addrs := make([]uint64, len(calls))
+	for i, s := range calls {
+		addrs[i] = s.at
+	}
+	states := o.statesAt(c, addrs)
+	start := int64(o.Facts.Funcs[k.fn].Start)
+	var out []passedNumbers
+	for _, at := range addrs {
+		s := states[at]
+		passes := false
+		for _, r := range argRegs[:6] {
+			v, ok := s.regs[r].single()
+			passes = passes || ok && v == start
+		}
+		if !passes {
+			continue
+		}
+		var n numbers
+		for _, r := range argRegs[:6] {
+			if _, ok := s.regs[r].stack(); ok {
+				n.add(o.behind(c, s.regs[r], s, k.off, 0))
+			}
+		}
+		if len(n.nrs)+len(n.from) == 0 {
+			n.why = "the number is passed to a callback"
+		}
+		out = append(out, passedNumbers{at, n})
+	}
+	return out
+}
+
+// ImportCalls evaluates location l at every call of an import from function
+// c: the sites that calling a wrapper of another object makes.
+func (o *Object) ImportCalls(c, imp uint32, l Loc) []Site {
+	sites := o.sitesWhere(&o.Facts.Funcs[c], func(r *ref) bool {
+		slot := r.to
+		switch r.kind {
+		case refJump:
+			s, ok := o.pltSlot(r.to)
+			if !ok {
+				return false
+			}
+			slot = s
+		case refSlot:
+		default:
+			return false
+		}
+		i, ok := o.relocAt[slot]
+		if !ok || o.File.Relocs[i].Sym < 0 {
+			return false
+		}
+		j, ok := o.imports[o.File.Relocs[i].Sym]
+		return ok && j == imp
+	})
+	var out []Site
+	for _, p := range o.passedAt(c, sites, wrapKey{loc: l}, 0) {
+		s := Site{Addr: p.at, Kind: SiteSyscall}
+		p.nrs = append(p.nrs, p.keptNumbers()...)
+		o.settle(&s, p.numbers)
+		out = append(out, s)
+	}
+	return out
+}
+
+// Passed evaluates location l at every direct call from function c to function
+// w, for wrappers that are only known once another object was looked at.
+func (o *Object) Passed(c, w uint32, l Loc) []Site {
+	var out []Site
+	for _, p := range o.passedAt(c, o.callSites(c, w), wrapKey{fn: w, loc: l}, 0) {
+		s := Site{Addr: p.at, Kind: SiteSyscall, Via: w + 1}
+		p.nrs = append(p.nrs, p.keptNumbers()...)
+		o.settle(&s, p.numbers)
+		out = append(out, s)
+	}
+	return out
+}
+
+// IndirectCalls evaluates location l at every call through a pointer; key:
+// index of the calling function.
+func (o *Object) IndirectCalls(l Loc) map[uint32][]Site {
+	calls := map[uint32][]callSite{}
+	add := func(at uint64, call bool) {
+		if fi := o.FuncAt(at); fi >= 0 {
+			calls[uint32(fi)] = append(calls[uint32(fi)], callSite{at, call})
+		}
+	}
+	for _, at := range o.icalls {
+		add(at, true)
+	}
+	for _, at := range o.indir {
+		add(at, false)
+	}
+	var in x86.Inst
+	for i := range o.refs {
+		r := &o.refs[i]
+		if r.kind != refSlot {
+			continue
+		}
+		if j, ok := o.relocAt[r.to]; ok && o.File.Relocs[j].Sym >= 0 {
+			continue // an import
+		}
+		x86.Decode(o.File.From(o.at(r)), &in)
+		add(o.at(r), in.Reg&7 == 2)
+	}
+	o.shallow = true
+	defer func() { o.shallow = false }()
+	out := map[uint32][]Site{}
+	for fi, list := range calls {
+		for _, p := range o.passedAt(fi, list, wrapKey{loc: l}, 0) {
+			s := Site{Addr: p.at, Kind: SiteSyscall}
+			p.nrs = append(p.nrs, p.keptNumbers()...)
+			o.settle(&s, p.numbers)
+			out[fi] = append(out[fi], s)
+		}
+	}
+	return out
+}

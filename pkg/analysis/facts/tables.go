@@ -1,0 +1,75 @@
+package facts
+
+import (
+	"sort"
+)
+
+// dataTargets returns the sorted addresses outside of code that some
+// instruction names: a jump table ends where the next such thing begins.
+func (o *Object) dataTargets() []uint64 {
+	seen := make(map[uint64]struct{}, len(o.refs)/4)
+	for i := range o.refs {
+		r := &o.refs[i]
+		if r.kind != refJump && r.kind != refSlot && !o.code(r.to) {
+			seen[r.to] = struct{}{}
+		}
+	}
+	out := make([]uint64, 0, len(seen))
+	for a := range seen {
+		out = append(out, a)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
+	return out
+}
+
+// jumpTable reads a table of code addresses at base, relative (32 bits, to the
+// table) or absolute (64 bits, in programs with fixed addresses), and notes
+// those that leave the function: compilers move unlikely cases to functions of
+// their own ("cold" parts).
+func (o *Object) jumpTable(fn *Func, self int, base uint64, bounds []uint64) {
+	reg := o.regionAt(base)
+	if reg < 0 || o.isGOT(reg) {
+		return
+	}
+	end := o.Facts.Regions[reg].End
+	if i := sort.Search(len(bounds), func(i int) bool { return bounds[i] > base }); i < len(bounds) && bounds[i] < end {
+		end = bounds[i]
+	}
+	leaves := func(t uint64) (int, bool) {
+		if !o.code(t) || !o.bound.has(t-o.textLo) {
+			return 0, false
+		}
+		i := o.FuncAt(t)
+		return i, i >= 0
+	}
+	b := o.File.From(base)
+	if uint64(len(b)) > end-base {
+		b = b[:end-base]
+	}
+	target := func(to uint64) bool {
+		i, ok := leaves(to)
+		if !ok {
+			return false
+		}
+		if i != self {
+			fn.edge(i, EdgeTable)
+		} else {
+			o.tables[uint32(self)] = append(o.tables[uint32(self)], to)
+		}
+		return true
+	}
+	for p := 0; p+4 <= len(b); p += 4 {
+		if !target(base + uint64(int64(int32(le32(b[p:]))))) {
+			break
+		}
+	}
+	if o.File.IsPIE {
+		return
+	}
+	for p := 0; p+8 <= len(b); p += 8 {
+		v, _ := o.File.U64(base + uint64(p))
+		if !target(v) {
+			break
+		}
+	}
+}

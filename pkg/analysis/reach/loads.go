@@ -1,0 +1,222 @@
+package reach
+
+import (
+	"strings"
+
+	"github.com/confinehq/confine/pkg/analysis/link"
+	"github.com/confinehq/confine/pkg/analysis/objects"
+	"github.com/confinehq/confine/pkg/analysis/x86"
+)
+
+func (g *graph) str(mi int32, s uint32) {
+	m := g.members[mi]
+	if m.strs[s] {
+		return
+	}
+	m.strs[s] = true
+	text := m.facts.Strings[s]
+	name := Name{text, m.link}
+	if g.paths[text] {
+		return
+	}
+	g.paths[text] = true
+	if strings.HasPrefix(text, "/") {
+		g.res.Paths = append(g.res.Paths, name)
+	}
+	for _, i := range g.bySuffix[text] {
+		g.export(i.m, i.k)
+	}
+	if strings.HasSuffix(text, ".so") || strings.Contains(text, ".so.") {
+		g.loads = append(g.loads, name)
+	}
+}
+
+// special handles calls of the loader's own functions, by the names that
+// POSIX and the C libraries give them.
+func (g *graph) special(n node, imp uint32) {
+	m := g.members[n.m]
+	switch m.facts.Imports[imp].Name {
+	case "dlopen", "dlmopen", "__libc_dlopen_mode":
+		l := param(x86.RDI)
+		if m.facts.Imports[imp].Name == "dlmopen" {
+			l = param(x86.RSI)
+		}
+		names, ok := g.names(n, imp, l)
+		if !ok || names.Computed {
+			g.issue("computed-dlopen", m.link.Object.Path, "it loads libraries whose names it computes; only those that were seen or named are included (name others with --load)", true)
+		}
+		for _, s := range names.Known {
+			g.loads = append(g.loads, Name{s, m.link})
+		}
+	case "dlsym", "dlvsym":
+		names, ok := g.names(n, imp, param(x86.RSI))
+		if !ok || names.Computed {
+			g.lookAll()
+			g.issue("computed-dlsym", m.link.Object.Path, "it looks functions up by names that it computes; all exports of the libraries that it loads are included", true)
+		}
+		for _, s := range names.Known {
+			g.lookedUp(n, s)
+		}
+	}
+}
+
+// lookAll enters all exports of what was loaded by name.
+func (g *graph) lookAll() {
+	if !g.anyName {
+		g.anyName = true
+		for _, i := range g.opened {
+			g.exports(i)
+		}
+	}
+}
+
+func (g *graph) names(n node, imp uint32, l param) (objects.Names, bool) {
+	all, err := g.members[n.m].link.Object.ImportNames(g.ctx, imp, l)
+	if err != nil {
+		g.fail(err)
+		return objects.Names{}, false
+	}
+	names, ok := all[n.i]
+	return names, ok
+}
+
+// lookedUp enters a function that dlsym may return.
+func (g *graph) lookedUp(n node, name string) {
+	for j := range g.members {
+		for _, k := range link.LookupAny(g.members[j].facts, name) {
+			e := &g.members[j].facts.Exports[k]
+			if e.Func > 0 {
+				g.enter(node{m: int32(j), i: e.Func - 1}, n, "dlsym", n.m)
+			}
+			if e.Region > 0 {
+				g.enter(node{m: int32(j), i: e.Region - 1, region: true}, n, "dlsym", direct)
+			}
+		}
+	}
+}
+
+// loadNamed loads the libraries that what is reachable names, and reports
+// whether there were new ones.
+func (g *graph) loadNamed(o Options) bool {
+	before := len(g.members)
+	if o.Services != nil {
+		for _, p := range g.res.Paths {
+			for _, s := range o.Services(g.ctx, p.Text) {
+				g.service(s, p.By, o.NoConfigured)
+			}
+		}
+	}
+	for len(g.loads) > 0 {
+		n := g.loads[0]
+		g.loads = g.loads[1:]
+		g.load(n, false)
+	}
+	return len(g.members) > before
+}
+
+// load adds a library with its constructors and exports.
+func (g *graph) load(n Name, must bool) {
+	if g.loaded[n.Text] || g.err != nil {
+		return
+	}
+	g.loaded[n.Text] = true
+	before := len(g.members)
+	m, err := g.linker.Load(g.ctx, n.Text, n.By)
+	if err != nil {
+		g.fail(err)
+		return
+	}
+	if m == nil {
+		if must {
+			g.issue("missing-library", n.Text, "it is said to be loaded at run time and isn't there, or can't be read", false)
+		}
+		return
+	}
+	g.addMembers()
+	i, ok := g.index[m]
+	if !ok || int(i) < before && (!must || g.startup(i)) {
+		return
+	}
+	if must {
+		g.exports(i)
+		return
+	}
+	g.opened = append(g.opened, i)
+	if g.anyName {
+		g.exports(i)
+		return
+	}
+	for k := range g.members[i].facts.Exports {
+		g.named(g.members[i].facts.Exports[k].Name, exportID{i, k})
+	}
+}
+
+// exports enters all exports of a library.
+func (g *graph) exports(i int32) {
+	for k := range g.members[i].facts.Exports {
+		g.export(i, k)
+	}
+}
+
+// named enters an export now, or when a string is reached that its name, or
+// the end of it, is.
+func (g *graph) named(name string, e exportID) {
+	if g.paths[name] {
+		g.export(e.m, e.k)
+	} else {
+		g.bySuffix[name] = append(g.bySuffix[name], e)
+	}
+}
+
+// export enters an export that somebody looks up.
+func (g *graph) export(i int32, k int) {
+	e := &g.members[i].facts.Exports[k]
+	if e.Func > 0 {
+		g.enter(node{m: i, i: e.Func - 1}, noNode, "export", outside)
+	}
+	if e.Region > 0 {
+		g.enter(node{m: i, i: e.Region - 1, region: true}, noNode, "export", direct)
+	}
+}
+
+// service loads a library by configuration. Those of its exports count whose
+// names end in a string that is reachable.
+func (g *graph) service(s Service, by *link.Member, leave bool) {
+	if g.loaded[s.Library] || g.err != nil {
+		return
+	}
+	g.loaded[s.Library] = true
+	if g.defines(s.Prefix) {
+		return // the C library holds the service itself (glibc since 2.34)
+	}
+	if leave {
+		if p := g.linker.Path(g.ctx, s.Library, by); p != "" {
+			g.issue("configured-library", p, "the configuration of the root makes the program load it; it was left out, as programs that are executed are (name it with --load)", true)
+		}
+		return
+	}
+	before := len(g.members)
+	m, err := g.linker.Load(g.ctx, s.Library, by)
+	if err != nil {
+		g.fail(err)
+		return
+	}
+	if m == nil {
+		return
+	}
+	g.addMembers()
+	i, ok := g.index[m]
+	if !ok || int(i) < before {
+		return
+	}
+	for k := range g.members[i].facts.Exports {
+		end, ok := strings.CutPrefix(g.members[i].facts.Exports[k].Name, s.Prefix)
+		if !ok {
+			continue
+		}
+		g.named(end, exportID{i, k})
+	}
+}
+
+// startup reports whether a member belongs to the startup closure.
+func (g *graph) startup(i int32) bool { return int(i) < len(g.members[0].scope) }

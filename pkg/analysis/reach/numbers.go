@@ -1,0 +1,204 @@
+package reach
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/confinehq/confine/pkg/analysis/facts"
+)
+
+// site records what one site of a reachable function does.
+func (g *graph) site(n node, s *facts.Site) {
+	calls := g.res.Calls
+	if s.Kind != facts.SiteSyscall {
+		calls = g.res.Compat
+	}
+	for _, nr := range s.Nrs {
+		g.call(calls, n, nr, s.Via)
+	}
+	if s.Unresolved != "" {
+		g.unresolved(n, s, s.Unresolved)
+	}
+	if s.Derefs {
+		return // nobody outside of the object passes such a pointer; else the site is unresolved
+	}
+	for _, p := range s.Params {
+		g.wrapper(n, p)
+	}
+}
+
+func (g *graph) call(calls map[int32]*Call, n node, nr int32, via uint32) {
+	g.rec.call(nr, n)
+	c := calls[nr]
+	if c == nil {
+		c = &Call{Nr: nr, Chain: g.chain(n)}
+		if via > 0 && int(via) <= len(g.members[n.m].facts.Funcs) {
+			c.Chain = append(c.Chain, g.frame(node{m: n.m, i: via - 1}, "call"))
+		}
+		calls[nr] = c
+	}
+	c.Sites++
+}
+
+func (g *graph) unresolved(n node, s *facts.Site, why string) {
+	g.res.Widened = true
+	m := g.members[n.m]
+	where := fmt.Sprintf("%#x", s.Addr)
+	if sym := m.facts.Symbols[n.i]; sym != "" {
+		where += " in " + sym
+	}
+	g.issue("unresolved-number", m.link.Object.Path, fmt.Sprintf("the system call at %s can be any: %s", where, why), false)
+}
+
+// wrapper notes that calls of a function from other objects pass a number.
+// Calls within the object are sites of their own already.
+func (g *graph) wrapper(n node, p param) {
+	m := g.members[n.m]
+	for _, q := range m.wraps[n.i] {
+		if p == q {
+			return
+		}
+	}
+	m.wraps[n.i] = append(m.wraps[n.i], p)
+	for _, c := range m.callers[n.i] {
+		g.passes(n, c, p)
+	}
+}
+
+// called notes a call of a function.
+func (g *graph) called(to node, c caller) {
+	m := g.members[to.m]
+	m.callers[to.i] = append(m.callers[to.i], c)
+	for _, p := range m.wraps[to.i] {
+		g.passes(to, c, p)
+	}
+}
+
+// passes finds the numbers that a caller passes to a wrapper.
+func (g *graph) passes(to node, c caller, p param) {
+	m := g.members[c.m]
+	var sites []facts.Site
+	switch {
+	case c.imp >= 0:
+		all, err := m.link.Object.ImportSites(g.ctx, uint32(c.imp), p)
+		if err != nil {
+			g.fail(err)
+			return
+		}
+		sites = all[c.fn]
+	case g.ownSites(to, p):
+		return // sites of the caller already
+	default:
+		var err error
+		if sites, err = m.link.Object.Passed(g.ctx, c.fn, to.i, p); err != nil {
+			g.fail(err)
+			return
+		}
+	}
+	from := node{m: c.m, i: c.fn}
+	for i := range sites {
+		s := &sites[i]
+		for _, nr := range s.Nrs {
+			g.number(nr, from, to, "import")
+		}
+		if s.Unresolved != "" {
+			g.unresolved(from, s, s.Unresolved)
+		}
+		for _, q := range s.Params {
+			if s.Derefs {
+				g.unresolved(from, s, "the number is passed behind a pointer")
+				continue
+			}
+			g.wrapper(from, q)
+		}
+	}
+}
+
+// indirect finds the numbers that are passed to a wrapper through pointers: the
+// constants at the indirect calls of those who hold its address. A call whose
+// argument isn't a constant is taken for one of another function: a system
+// call number that is computed and then passed through a pointer is what an
+// interpreter's foreign function interface does, and nothing else known.
+func (g *graph) indirect(n node) {
+	m := g.members[n.m]
+	var params []param
+	own := map[param]*facts.Site{}
+	for k := range m.facts.Funcs[n.i].Sites {
+		if s := &m.facts.Funcs[n.i].Sites[k]; !s.Called {
+			for _, p := range s.Params {
+				params, own[p] = append(params, p), s
+			}
+		}
+	}
+	params = append(params, m.wraps[n.i]...)
+	slices.Sort(params)
+	for _, p := range slices.Compact(params) {
+		site := own[p]
+		if site == nil {
+			site = &facts.Site{Addr: m.facts.Funcs[n.i].Start}
+		}
+		known := !site.Derefs
+		for _, h := range m.taken[n.i] {
+			known = known && h != outside && g.passedIndirectly(n, h, p)
+		}
+		if !known {
+			g.unresolved(n, site, "the number is passed by whoever calls this function through a pointer")
+		}
+	}
+}
+
+// passedIndirectly adds the constants at one holder's indirect calls, and
+// reports whether there are any.
+func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
+	h := g.members[holder]
+	all, err := h.link.Object.IndirectSites(g.ctx, p)
+	if err != nil {
+		g.fail(err)
+		return false
+	}
+	found := false
+	for _, c := range slices.Sorted(maps.Keys(all)) {
+		from := node{m: holder, i: c}
+		for _, s := range all[c] {
+			for _, nr := range s.Nrs {
+				if nr < 0 || nr > maxNumber {
+					continue // an address, or something else that is no number
+				}
+				found = true
+				if h.funcs[c].ok {
+					g.number(nr, from, n, "indirect")
+				}
+			}
+		}
+	}
+	if found {
+		g.note("indirect-number", h.link.Object.Path, "it passes system call numbers through function pointers; the constants at its indirect calls are included")
+	}
+	return found
+}
+
+// maxNumber is above every system call number that there is.
+const maxNumber = 1023
+
+// number adds a call whose number one function passes to another.
+func (g *graph) number(nr int32, from, to node, edge string) {
+	g.rec.call(nr, from)
+	if g.res.Calls[nr] == nil {
+		g.res.Calls[nr] = &Call{Nr: nr, Chain: append(g.chain(from), g.frame(to, edge))}
+	}
+	g.res.Calls[nr].Sites++
+}
+
+// ownSites reports whether a parameter belongs to a site of the facts, whose
+// callers in the same object were evaluated when they were made.
+func (g *graph) ownSites(n node, p param) bool {
+	for _, s := range g.members[n.m].facts.Funcs[n.i].Sites {
+		for _, q := range s.Params {
+			if p == q {
+				return true
+			}
+		}
+	}
+	return false
+}
