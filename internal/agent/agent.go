@@ -74,8 +74,10 @@ type Agent struct {
 	floors   *floor.Store
 	out      *outbox
 
-	mu   sync.Mutex
-	runs map[string]*run // by run id
+	mu sync.Mutex
+	// stopping is true when no run may begin any more.
+	stopping bool
+	runs     map[string]*run // by run id
 	// stale holds what could not be removed: run id to namespace.
 	stale map[string]string
 }
@@ -129,6 +131,14 @@ func (a *Agent) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	client := confinev1.NewAgentServiceClient(conn)
+	g.Go(func() error {
+		<-ctx.Done()
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.stopping = true
+		a.endRuns("the agent stops")
+		return nil
+	})
 	g.Go(func() error { return a.sweep(ctx) })
 	g.Go(func() error { return a.connect(ctx, client, g) })
 	err := g.Wait()

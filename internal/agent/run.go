@@ -46,8 +46,8 @@ type run struct {
 func (a *Agent) start(id string, spec *confinev1.RunSpec, client confinev1.AgentServiceClient, g *errgroup.Group) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := a.runs[id]; ok {
-		return // said twice after a break
+	if _, ok := a.runs[id]; ok || a.stopping {
+		return // said twice after a break, or too late
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	r := &run{

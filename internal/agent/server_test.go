@@ -189,6 +189,9 @@ func (s *fakeServer) next(want func(*confinev1.ConnectRequest) bool) *confinev1.
 			if e := m.GetRunError(); e != nil {
 				s.t.Fatalf("run error %d at %s: %s", e.GetCode(), e.GetStage(), e.GetMessage())
 			}
+			if m.GetObservation() != nil {
+				s.t.Fatalf("an observation that nobody expects: %v", m.GetObservation())
+			}
 			if p := m.GetProgress(); p != nil {
 				s.t.Logf("%6.2fs %s: %s", p.GetSeconds(), p.GetStage(), p.GetText())
 			}

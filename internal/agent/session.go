@@ -210,6 +210,11 @@ func runError(s *status.Status, stage string) *confinev1.ConnectRequest {
 func (a *Agent) endAll(reason string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.endRuns(reason)
+}
+
+// endRuns is endAll with mu held.
+func (a *Agent) endRuns(reason string) {
 	for _, r := range a.runs {
 		r.end(reason)
 	}

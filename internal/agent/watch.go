@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -176,12 +177,29 @@ func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (
 	}
 	r.finish(seen, w, root)
 	seen.output = c.Output.Lines()
+	if err := neverRan(seen, image); err != nil {
+		return nil, nil, err
+	}
 	seen.seconds = time.Since(began).Seconds()
 	c.DeleteTask(ctx)
 	if seen.floor != nil {
 		<-seen.floor.done
 	}
 	return seen, root, nil
+}
+
+// neverRan is the error of a container whose runtime could start it, but not
+// execute the entrypoint: nothing was executed, and it has ended.
+func neverRan(seen *observed, image *runner.Image) error {
+	executed := slices.ContainsFunc(seen.files, func(f *confinev1.FileSeen) bool { return f.GetExecuted() > 0 })
+	if executed || seen.exitCode == nil || *seen.exitCode == 0 || seen.snapshot.GetLost() > 0 {
+		return nil
+	}
+	why := "nothing was executed"
+	if n := len(seen.output); n > 0 {
+		why = seen.output[n-1] // the runtime's own words
+	}
+	return fault.New(codes.FailedPrecondition, "the entrypoint of %s cannot be started: %s; check that it is a program or script for %s", image.Name, why, platform())
 }
 
 // finish takes what the collector has.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -101,7 +102,7 @@ func (r *Runner) Create(ctx context.Context, spec Spec) (*Container, error) {
 		containerd.WithNewSpec(append(specOpts, capture)...))
 	c.container, err = r.client.NewContainer(ctx, c.ID, opts...)
 	if err != nil {
-		return nil, r.daemon(fmt.Errorf("create container %s: %w", c.ID, err))
+		return nil, r.createError(c.ID, spec, err)
 	}
 	c.task, err = c.container.NewTask(ctx, cio.NewCreator(cio.WithStreams(nil, c.Output, c.Output), cio.WithFIFODir(filepath.Join(r.runDir(spec.RunID), "fifo"))))
 	if err != nil {
@@ -213,6 +214,19 @@ func parseMount(s string) (specs.Mount, error) {
 		return bad("the source does not exist on the node")
 	}
 	return specs.Mount{Type: "bind", Source: parts[0], Destination: filepath.Clean(parts[1]), Options: []string{"rbind", mode}}, nil
+}
+
+// createError explains why a container could not be made: its user is looked
+// up in the image.
+func (r *Runner) createError(id string, spec Spec, err error) error {
+	user := spec.User
+	if user == "" {
+		user = spec.Image.Config.User
+	}
+	if user != "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, oci.ErrNoUsersFound) || errors.Is(err, oci.ErrNoGroupsFound)) {
+		return fault.New(codes.FailedPrecondition, "user %s is not known in image %s (%w); give a number or another name with --user", user, spec.Image.Name, err)
+	}
+	return r.daemon(fmt.Errorf("create container %s: %w", id, err))
 }
 
 // startError explains why a container could not be created or started: the
