@@ -65,7 +65,7 @@ func (r *run) watchAttached(ctx context.Context, c *runner.Existing) (_ *observe
 		}
 	}()
 	seen := &observed{spec: c.Spec, container: c.ID, monitor: r.monitorName(), noNewPrivs: c.Spec.Process.NoNewPrivileges}
-	w, err := r.watchScope(ctx, attachScope(c.PID, c.ID), root)
+	w, err := r.watchScope(ctx, seen.monitor, attachScope(c.PID, c.ID), root)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/confinehq/confine/internal/agent/fault"
 	"github.com/confinehq/confine/pkg/monitor"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
 // defaultMonitor is used when a run names none.
@@ -23,15 +24,30 @@ type monitors struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	clients map[string]*monitor.Client // by name
+	clients map[string]*running // by name
+}
+
+// running is a plugin that works on this node.
+type running struct {
+	*monitor.Client
+	can *confinev1.Capabilities
 }
 
 func newMonitors(dir string, log *slog.Logger) *monitors {
-	return &monitors{dir: dir, log: log, clients: map[string]*monitor.Client{}}
+	return &monitors{dir: dir, log: log, clients: map[string]*running{}}
+}
+
+// can says what a monitor sees, which it starts when it doesn't run yet.
+func (m *monitors) can(ctx context.Context, name string) (*confinev1.Capabilities, error) {
+	c, err := m.get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return c.can, nil
 }
 
 // get returns a running plugin.
-func (m *monitors) get(ctx context.Context, name string) (*monitor.Client, error) {
+func (m *monitors) get(ctx context.Context, name string) (*running, error) {
 	if name == "" {
 		name = defaultMonitor
 	}
@@ -66,12 +82,13 @@ func (m *monitors) get(ctx context.Context, name string) (*monitor.Client, error
 	if err != nil {
 		return nil, fault.New(codes.FailedPrecondition, "monitor %s does not start: %w", name, err)
 	}
-	if _, err := c.Describe(ctx); err != nil {
+	about, err := c.Describe(ctx)
+	if err != nil {
 		c.Close()
 		return nil, fault.New(codes.FailedPrecondition, "monitor %s cannot work on this node: %w", name, err)
 	}
-	m.clients[name] = c
-	return c, nil
+	m.clients[name] = &running{Client: c, can: about.GetCapabilities()}
+	return m.clients[name], nil
 }
 
 func (m *monitors) close() {

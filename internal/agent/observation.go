@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/confinehq/confine/internal/agent/observe"
 	"github.com/confinehq/confine/internal/agent/runner"
+	"github.com/confinehq/confine/internal/agent/settle"
 	"github.com/confinehq/confine/pkg/syscalls"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
@@ -21,8 +23,19 @@ func (r *run) observation(image *runner.Image, seen *observed) *confinev1.Observ
 	}
 	floorInfo, missing := r.floor(seen)
 	o.Runtime = floorInfo
-	o.Incomplete = append(seen.incomplete, missing...)
+	o.Incomplete = slices.Concat(seen.incomplete, unsettled(seen), missing)
 	return o
+}
+
+// unsettled says that a container had not settled when its time was up.
+func unsettled(seen *observed) []*confinev1.Incomplete {
+	if seen.outcome.Kind != settle.Limit {
+		return nil
+	}
+	return []*confinev1.Incomplete{{
+		Kind: "not-settled", Object: seen.container,
+		Detail: "the time was up before the container was ready and quiet; give it more with --timeout",
+	}}
 }
 
 func imageInfo(image *runner.Image, seen *observed) *confinev1.ImageInfo {
@@ -86,10 +99,16 @@ func callNames(arch syscalls.Arch, nrs []int32) []string {
 	return names
 }
 
-// deniedCalls is what the filter refused, the same call of the same program
-// counted together.
-func deniedCalls(c *observe.Collector) []*confinev1.Denied {
+// deniedCalls is what the filter refused, by name: as the final snapshot
+// counts it, or as the events told when the monitor's snapshots hold none.
+func deniedCalls(snap *confinev1.SnapshotResponse, c *observe.Collector) []*confinev1.Denied {
 	calls, counts := c.Refused()
+	if final := snap.GetDenied(); len(final) > 0 {
+		calls, counts = final, nil
+		for _, d := range final {
+			counts = append(counts, uint32(min(max(d.GetCount(), 1), math.MaxUint32)))
+		}
+	}
 	var out []*confinev1.Denied
 	for i, d := range calls {
 		arch := nativeArch()

@@ -30,8 +30,12 @@ const (
 // same without a refused call.
 func (r *run) prove(ctx context.Context, c *confinev1.ProveCommand) {
 	r.mu.Lock()
-	image, first := r.image, r.first
+	image, first, again := r.image, r.first, r.proving
+	r.proving = true
 	r.mu.Unlock()
+	if again {
+		return // the answer is on its way already
+	}
 	var proof *confinev1.Proof
 	switch {
 	case first == nil:
@@ -55,7 +59,11 @@ func (r *run) proveImage(ctx context.Context, c *confinev1.ProveCommand, image *
 	if err != nil {
 		return nil, err
 	}
-	at := attempt{stage: "prove", suffix: "-proof", seccomp: profile}
+	monitor, err := r.proofMonitor(ctx)
+	if err != nil {
+		return &confinev1.Proof{Status: skipped, Detail: err.Error()}, nil
+	}
+	at := attempt{stage: "prove", suffix: "-proof", seccomp: profile, monitor: monitor}
 	seen, root, err := r.watchImage(ctx, image, at)
 	var died *errMonitorDied
 	if errors.As(err, &died) {
@@ -70,6 +78,18 @@ func (r *run) proveImage(ctx context.Context, c *confinev1.ProveCommand, image *
 	}
 	root.Close()
 	return judge(first, seen), nil
+}
+
+// proofMonitor names the monitor of a proof: the run's own if it sees refused
+// calls, otherwise the default one.
+func (r *run) proofMonitor(ctx context.Context) (string, error) {
+	own := r.monitorName()
+	for _, name := range []string{own, defaultMonitor} {
+		if can, err := r.agent.monitors.can(ctx, name); err == nil && can.GetDeniedSyscalls() {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("monitor %s does not see refused calls, and monitor %s, which does, does not work on this node; so nothing can be proven", own, defaultMonitor)
 }
 
 // readProfile turns OCI's linux.seccomp into its Go form.

@@ -36,6 +36,8 @@ type run struct {
 	ended bool
 	// failed is set once a RunError was said.
 	failed bool
+	// proving is set by the first ProveCommand: servers repeat it.
+	proving bool
 	// image, root and first are set when the observation is made.
 	image *runner.Image
 	root  *heldRoot
@@ -176,7 +178,7 @@ func (r *run) observeImage(ctx context.Context) error {
 		return fault.Stage("image", err)
 	}
 	r.progress("image", true, 0, 0, "%s %s", image.Name, image.Digest)
-	seen, root, err := r.watchImage(ctx, image, attempt{stage: "run"})
+	seen, root, err := r.watchImage(ctx, image, attempt{stage: "run", monitor: r.monitorName()})
 	var died *errMonitorDied
 	if errors.As(err, &died) {
 		r.agent.log.Warn("monitor died, running once more", "run", r.id, "error", died)
@@ -188,7 +190,7 @@ func (r *run) observeImage(ctx context.Context) error {
 		if image, err = r.agent.runner.Image(ctx, r.id, r.spec.GetNamespace(), r.spec.GetImage(), r.spec.GetSnapshotter()); err != nil {
 			return fault.Stage("image", err)
 		}
-		seen, root, err = r.watchImage(ctx, image, attempt{stage: "run"})
+		seen, root, err = r.watchImage(ctx, image, attempt{stage: "run", monitor: r.monitorName()})
 	}
 	if errors.As(err, &died) {
 		return fault.Stage("run", monitorDiedTwice(died))

@@ -231,6 +231,12 @@ type runningAgent struct {
 // startAgent connects an agent with a containerd. stateDir may be "".
 func startAgent(t *testing.T, d *daemon, stateDir string) *runningAgent {
 	t.Helper()
+	return startAgentWith(t, d, stateDir, pluginDir(t))
+}
+
+// startAgentWith is startAgent with a folder of monitors.
+func startAgentWith(t *testing.T, d *daemon, stateDir, plugins string) *runningAgent {
+	t.Helper()
 	if stateDir == "" {
 		stateDir = t.TempDir()
 	}
@@ -246,7 +252,7 @@ func startAgent(t *testing.T, d *daemon, stateDir string) *runningAgent {
 		t.Fatal(err)
 	}
 	a, err := agent.New(agent.Config{
-		Node: "n1", Containerd: d.socket, Namespace: namespace, PluginDir: pluginDir(t), StateDir: stateDir,
+		Node: "n1", Containerd: d.socket, Namespace: namespace, PluginDir: plugins, StateDir: stateDir,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})
 	if err != nil {
@@ -287,9 +293,6 @@ var plugins = sync.OnceValues(func() (string, error) {
 	} {
 		out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "confine-monitor-"+name), pkg).CombinedOutput()
 		if err != nil {
-			if name == "ebpf" {
-				continue
-			}
 			return dir, errors.New(string(out))
 		}
 	}

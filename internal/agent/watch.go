@@ -33,6 +33,8 @@ type attempt struct {
 	// suffix tells the containers of a run apart.
 	suffix  string
 	seccomp *specs.LinuxSeccomp
+	// monitor is the name of the one that watches.
+	monitor string
 }
 
 // observed is what one watched container did.
@@ -68,8 +70,8 @@ type watched struct {
 
 // watchScope begins to watch; everything that happens in the scope afterwards
 // is collected.
-func (r *run) watchScope(ctx context.Context, scope *confinev1.Scope, root *heldRoot) (*watched, error) {
-	client, err := r.agent.monitors.get(ctx, r.spec.GetMonitor())
+func (r *run) watchScope(ctx context.Context, monitor string, scope *confinev1.Scope, root *heldRoot) (*watched, error) {
+	client, err := r.agent.monitors.get(ctx, monitor)
 	if err != nil {
 		return nil, err
 	}
@@ -150,11 +152,11 @@ func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (
 			root.Close()
 		}
 	}()
-	seen := &observed{spec: c.Spec, container: c.ID, monitor: r.monitorName(), noNewPrivs: !r.newPrivileges()}
+	seen := &observed{spec: c.Spec, container: c.ID, monitor: at.monitor, noNewPrivs: !r.newPrivileges()}
 	if seen.runtime, err = r.runtimeOf(ctx, c.PID()); err != nil {
 		return nil, nil, err
 	}
-	w, err := r.watchScope(ctx, scopeOf(c.PID(), c.ID), root)
+	w, err := r.watchScope(ctx, at.monitor, scopeOf(c.PID(), c.ID), root)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -205,7 +207,7 @@ func neverRan(seen *observed, image *runner.Image) error {
 // finish takes what the collector has.
 func (r *run) finish(seen *observed, w *watched, root *heldRoot) {
 	seen.files, seen.incomplete = w.collector.Finish()
-	seen.denied = deniedCalls(w.collector)
+	seen.denied = deniedCalls(seen.snapshot, w.collector)
 	lost := max(seen.snapshot.GetLost(), w.collector.Lost())
 	seen.snapshot.Lost = lost
 	if lost > 0 {
