@@ -40,7 +40,7 @@ func (o *Object) jumpTable(fn *Func, self int, base uint64, bounds []uint64) {
 			return 0, false
 		}
 		i := o.FuncAt(t)
-		return i, i >= 0
+		return i, i >= 0 && (i == self || !o.stubs(i))
 	}
 	b := o.File.From(base)
 	if uint64(len(b)) > end-base {
@@ -72,4 +72,15 @@ func (o *Object) jumpTable(fn *Func, self int, base uint64, bounds []uint64) {
 			break
 		}
 	}
+}
+
+// stubs reports whether a function is the procedure linkage table, or one of
+// its stubs: no jump table leads there.
+func (o *Object) stubs(i int) bool {
+	start := o.Facts.Funcs[i].Start
+	if _, ok := o.pltSlot(start); ok {
+		return true
+	}
+	b := o.File.From(start)
+	return len(b) > 8 && b[0] == 0xff && b[1] == 0x35 && (b[6] == 0xff && b[7] == 0x25 || b[6] == 0xf2 && b[7] == 0xff && b[8] == 0x25)
 }
