@@ -9,6 +9,7 @@ import (
 
 	"mvdan.cc/sh/v3/syntax"
 
+	"github.com/confinehq/confine/pkg/analysis/reach"
 	"github.com/confinehq/confine/pkg/rootfs"
 )
 
@@ -20,6 +21,9 @@ const (
 	// maxScript is the size in bytes up to which a script is searched for
 	// commands.
 	maxScript = 1 << 20
+	// maxBrackets bounds how deep a script can nest: the parser calls itself
+	// for each level, and a stack that overflows ends the process.
+	maxBrackets = 1 << 16
 )
 
 // defaultPath is where commands are looked for without PATH.
@@ -64,7 +68,12 @@ func (a *analysis) script(p Program, e rootfs.Entry) error {
 	}
 	switch path.Base(interp) {
 	case "sh", "bash", "dash", "ash", "ksh", "busybox":
-		for _, c := range commands(text) {
+		names, err := commands(text)
+		if err != nil {
+			a.issue(reach.Issue{Kind: "unreadable-script", Object: e.Path, Watched: true,
+				Detail: "programs that it names may be missing: " + err.Error()})
+		}
+		for _, c := range names {
 			a.command(c, p.Env, OriginStatic)
 		}
 	}
@@ -81,8 +90,11 @@ func shebang(text []byte) (interp, arg string) {
 	if i := bytes.IndexByte(line, '\n'); i >= 0 {
 		line = line[:i]
 	}
-	interp, arg, _ = strings.Cut(strings.Trim(string(line), " \t\r"), " ")
-	return interp, strings.TrimSpace(arg)
+	words := strings.Trim(string(line), " \t\r")
+	if i := strings.IndexAny(words, " \t"); i >= 0 { // as load_script in fs/binfmt_script.c
+		return words[:i], strings.TrimSpace(words[i:])
+	}
+	return words, ""
 }
 
 // envCommand is the command in the argument of env(1).
@@ -126,25 +138,54 @@ func (a *analysis) command(name string, env []string, origin Origin) {
 
 // commands lists the words of a shell script that can name programs: the first
 // word of each command, and the first one behind those that run another.
-func commands(text []byte) []string {
-	file, err := syntax.NewParser().Parse(bytes.NewReader(text), "")
-	if err != nil && file == nil {
-		return nil
-	}
+// What comes before an error in its syntax is in the result all the same.
+func commands(text []byte) (names []string, err error) {
+	stmts, err := statements(text)
 	functions := map[string]bool{}
-	var out []string
-	syntax.Walk(file, func(n syntax.Node) bool {
-		switch n := n.(type) {
-		case *syntax.FuncDecl:
-			functions[n.Name.Value] = true
-		case *syntax.CallExpr:
-			out = append(out, callNames(n)...)
+	for _, st := range stmts {
+		syntax.Walk(st, func(n syntax.Node) bool {
+			switch n := n.(type) {
+			case *syntax.FuncDecl:
+				if n.Name != nil {
+					functions[n.Name.Value] = true
+				}
+			case *syntax.CallExpr:
+				names = append(names, callNames(n)...)
+			}
+			return true
+		})
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	return slices.DeleteFunc(names, func(s string) bool { return functions[s] }), err
+}
+
+// statements parses a script. With an error come the statements that are whole:
+// the tree of a broken one has holes.
+func statements(text []byte) (out []*syntax.Stmt, err error) {
+	open := 0
+	for _, c := range text {
+		if c == '(' || c == '{' || c == '[' {
+			open++
 		}
-		return true
-	})
-	slices.Sort(out)
-	out = slices.Compact(out)
-	return slices.DeleteFunc(out, func(s string) bool { return functions[s] })
+	}
+	if open > maxBrackets {
+		return nil, fmt.Errorf("it has more than %d brackets", maxBrackets)
+	}
+	defer func() {
+		if r := recover(); r != nil { // the parser on some text that is no script
+			err = fmt.Errorf("parse it: %v", r)
+		}
+	}()
+	for st, e := range syntax.NewParser().StmtsSeq(bytes.NewReader(text)) {
+		if e != nil {
+			return out[:max(0, len(out)-1)], e
+		}
+		if st != nil {
+			out = append(out, st)
+		}
+	}
+	return out, nil
 }
 
 // runners run the command that follows among their arguments.
