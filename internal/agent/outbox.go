@@ -22,7 +22,8 @@ type outbox struct {
 	mu      sync.Mutex
 	seq     uint64
 	pending []*confinev1.ConnectRequest // sorted by seq
-	bytes   int
+	sizes   []int                       // of pending, bytes
+	bytes   int                         // sum of sizes
 	// changed is closed and replaced whenever pending changes.
 	changed chan struct{}
 }
@@ -37,6 +38,7 @@ func (o *outbox) wake() {
 // add queues a message; it waits while there is no room, at most until ctx
 // ends.
 func (o *outbox) add(ctx context.Context, m *confinev1.ConnectRequest) error {
+	validText(m.ProtoReflect())
 	size := proto.Size(m)
 	for {
 		o.mu.Lock()
@@ -44,6 +46,7 @@ func (o *outbox) add(ctx context.Context, m *confinev1.ConnectRequest) error {
 			o.seq++
 			m.Seq = o.seq
 			o.pending = append(o.pending, m)
+			o.sizes = append(o.sizes, size)
 			o.bytes += size
 			o.wake()
 			o.mu.Unlock()
@@ -72,11 +75,12 @@ func (o *outbox) ack(seq uint64) {
 	defer o.mu.Unlock()
 	n := 0
 	for n < len(o.pending) && o.pending[n].Seq <= seq {
-		o.bytes -= proto.Size(o.pending[n])
+		o.bytes -= o.sizes[n]
 		n++
 	}
 	if n > 0 {
 		o.pending = slices.Delete(o.pending, 0, n)
+		o.sizes = slices.Delete(o.sizes, 0, n)
 		o.wake()
 	}
 }
