@@ -193,11 +193,26 @@ func (s *Set) extract(ctx context.Context, o *Object, file *object.File) {
 		o.err = fmt.Errorf("analyse %s: %w", o.Path, err)
 		return
 	}
-	o.code, o.facts = code, code.Facts
+	o.facts = code.Facts
+	if asked(o.facts) {
+		o.code = code // the rest would only fill memory
+	}
 	if s.cache != nil {
 		// An answer that can't be kept is an answer all the same.
 		_ = s.cache.Put(ctx, key(o.SHA256), facts.Encode(o.facts))
 	}
+}
+
+// asked reports whether the object's code will be asked about calls of others:
+// it passes them numbers or names.
+func asked(f *facts.Facts) bool {
+	for i := range f.Imports {
+		switch f.Imports[i].Name {
+		case "syscall", "dlopen", "dlmopen", "dlsym", "dlvsym":
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Set) cached(ctx context.Context, sum string) *facts.Facts {
