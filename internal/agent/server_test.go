@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/confinehq/confine/internal/agent"
@@ -38,8 +40,12 @@ type fakeServer struct {
 	streams int
 	// mute keeps the server from acknowledging.
 	mute bool
-	// blobs: digest to content.
+	// blobs: digest to content, as far as it has arrived.
 	blobs map[string][]byte
+	// breakUploads is how many uploads break off after their first chunk.
+	breakUploads int
+	// offsets holds where uploads began, by digest.
+	offsets map[string][]uint64
 	// inbox holds what agents said about runs.
 	inbox chan *confinev1.ConnectRequest
 	// break closes the current stream.
@@ -50,7 +56,7 @@ type fakeServer struct {
 
 func newFakeServer(t *testing.T) *fakeServer {
 	return &fakeServer{
-		t: t, blobs: map[string][]byte{}, inbox: make(chan *confinev1.ConnectRequest, 4096),
+		t: t, blobs: map[string][]byte{}, offsets: map[string][]uint64{}, inbox: make(chan *confinev1.ConnectRequest, 4096),
 		cut: make(chan struct{}), connected: make(chan *confinev1.Hello, 16),
 	}
 }
@@ -136,12 +142,16 @@ func (s *fakeServer) Upload(stream grpc.ClientStreamingServer[confinev1.UploadRe
 			object = m.GetObject()
 			s.mu.Lock()
 			content = append(content, s.blobs[object.GetSha256()]...)
+			s.offsets[object.GetSha256()] = append(s.offsets[object.GetSha256()], m.GetOffset())
 			s.mu.Unlock()
 		}
 		if m.GetOffset() != uint64(len(content)) || len(m.GetData()) > 1<<20 {
 			return errors.New("wrong chunk")
 		}
 		content = append(content, m.GetData()...)
+		if s.breaks(object, content) {
+			return status.Error(codes.Unavailable, "broken off")
+		}
 	}
 	sum := sha256.Sum256(content)
 	if hex.EncodeToString(sum[:]) != object.GetSha256() {
@@ -151,6 +161,18 @@ func (s *fakeServer) Upload(stream grpc.ClientStreamingServer[confinev1.UploadRe
 	s.blobs[object.GetSha256()] = content
 	s.mu.Unlock()
 	return stream.SendAndClose(&confinev1.UploadResponse{Sha256: object.GetSha256(), Size: uint64(len(content))})
+}
+
+// breaks keeps what has arrived of an upload that is to break off.
+func (s *fakeServer) breaks(object *confinev1.ObjectRef, content []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.breakUploads == 0 || uint64(len(content)) >= object.GetSize() {
+		return false
+	}
+	s.breakUploads--
+	s.blobs[object.GetSha256()] = content
+	return true
 }
 
 // say sends a command.
