@@ -88,7 +88,11 @@ func (r *report) endTest(e event, output []string) {
 		r.passed++
 	case "fail":
 		r.failed++
-		fmt.Fprint(r.w, strings.Join(output, ""))
+		for _, line := range output {
+			if !strings.HasPrefix(line, "=== ") {
+				fmt.Fprint(r.w, line)
+			}
+		}
 	case "skip":
 		r.skips = append(r.skips, fmt.Sprintf("%s.%s: %s", e.Package, e.Test, reason(output)))
 	}
