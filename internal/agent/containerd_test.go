@@ -17,8 +17,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespace is the one that tests run in; it isn't the default on purpose.
-const namespace = "confine-test"
+// namespace is the one that tests run in. It isn't the default on purpose, and
+// of this process alone: containerds share the runtime's state and the control
+// groups of a namespace.
+var namespace = fmt.Sprintf("confine-test-%d", os.Getpid())
+
+// removeNamespace removes what containerd keeps of a namespace for ever.
+func removeNamespace() {
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + namespace)
+	for _, g := range append(groups, "/sys/fs/cgroup/"+namespace, "/run/containerd/runc/"+namespace) {
+		_ = os.Remove(g)
+	}
+}
 
 // daemon is a private containerd.
 type daemon struct {
@@ -165,6 +175,17 @@ func (d *daemon) contents(t *testing.T) []string {
 	for line := range strings.SplitSeq(string(out), "\n") {
 		if f := strings.Fields(line); len(f) > 0 && f[len(f)-1] == "Active" {
 			found = append(found, "snapshot "+f[0])
+		}
+	}
+	// Groups of the runtime; those of a run carry its container's name.
+	groups, err := filepath.Glob("/sys/fs/cgroup/*/" + namespace + "/confine-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range groups {
+		name := "cgroup " + filepath.Base(g)
+		if !slices.Contains(found, name) {
+			found = append(found, name)
 		}
 	}
 	slices.Sort(found)

@@ -269,7 +269,7 @@ func TestLeftoversOfACrash(t *testing.T) {
 	for end := time.Now().Add(patience); !gone() && time.Now().Before(end); {
 		time.Sleep(50 * time.Millisecond)
 	}
-	if want := []string{"container confine-r2", "lease confine-r2", "snapshot confine-r2", "task confine-r2"}; !slices.Equal(d.contents(t), want) {
+	if want := []string{"cgroup confine-r2", "container confine-r2", "lease confine-r2", "snapshot confine-r2", "task confine-r2"}; !slices.Equal(d.contents(t), want) {
 		t.Errorf("containerd holds %v, want %v", d.contents(t), want)
 	}
 	other.endsClean(d, "r2")

@@ -332,6 +332,7 @@ func pluginDir(t *testing.T) string {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	removeNamespace()
 	if dir, _ := plugins(); dir != "" {
 		_ = os.RemoveAll(dir)
 	}

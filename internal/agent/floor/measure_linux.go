@@ -15,6 +15,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/confinehq/confine/internal/agent/cgroup"
 )
 
 const (
@@ -258,5 +260,7 @@ func (b *bundle) remove(ctx context.Context) {
 	if entries, err := os.ReadDir(state); err == nil && len(entries) > 0 {
 		_ = exec.CommandContext(ctx, b.runtime, "--root", state, "delete", "--force", b.id()).Run()
 	}
+	// What a killed runtime left; an empty group costs next to nothing.
+	_ = cgroup.Remove(b.id())
 	_ = os.RemoveAll(b.dir)
 }

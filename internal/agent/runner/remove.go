@@ -15,6 +15,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/confinehq/confine/internal/agent/cgroup"
 )
 
 // Remove deletes everything of a run: tasks, containers, snapshots, the lease
@@ -60,8 +62,13 @@ func (r *Runner) removeContainer(ctx context.Context, c containerd.Container) er
 			return err
 		}
 	}
+	spec, specErr := c.Spec(ctx)
 	if err := c.Delete(ctx, containerd.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("delete container %s: %w", c.ID(), err)
+	}
+	if specErr == nil && spec.Linux != nil {
+		// The runtime does it, unless it was killed.
+		return cgroup.Remove(spec.Linux.CgroupsPath)
 	}
 	return nil
 }
