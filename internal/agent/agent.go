@@ -168,15 +168,9 @@ func (a *Agent) sweep(ctx context.Context) error {
 }
 
 func (a *Agent) sweepOnce(ctx context.Context) bool {
-	keep := map[string]bool{}
-	a.mu.Lock()
-	for id := range a.runs {
-		keep[id] = true
-	}
-	a.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, cleanupTime)
 	defer cancel()
-	removed, err := a.runner.Sweep(ctx, keep)
+	removed, err := a.runner.Sweep(ctx, a.holds)
 	for _, id := range removed {
 		a.log.Info("removed leftovers of an earlier agent", "run", id)
 	}
@@ -184,6 +178,13 @@ func (a *Agent) sweepOnce(ctx context.Context) bool {
 		a.log.Warn("cannot look for leftovers yet", "error", err)
 	}
 	return err == nil
+}
+
+// holds reports whether a run is this agent's own.
+func (a *Agent) holds(runID string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.runs[runID] != nil
 }
 
 func (a *Agent) removeStale(ctx context.Context) {

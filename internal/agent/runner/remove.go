@@ -126,8 +126,10 @@ func (r *Runner) removeSnapshots(ctx context.Context, runID string) error {
 }
 
 // Sweep removes what an earlier agent with the same name and state folder
-// left behind, except the runs in keep, and returns the removed run ids.
-func (r *Runner) Sweep(ctx context.Context, keep map[string]bool) ([]string, error) {
+// left behind, except the runs for which keep is true, and returns the removed
+// run ids. keep is asked when a run is about to be removed, so that one which
+// begins meanwhile is safe.
+func (r *Runner) Sweep(ctx context.Context, keep func(runID string) bool) ([]string, error) {
 	list, err := r.client.NamespaceService().List(ctx)
 	if err != nil {
 		return nil, r.daemon(fmt.Errorf("list namespaces: %w", err))
@@ -141,7 +143,7 @@ func (r *Runner) Sweep(ctx context.Context, keep map[string]bool) ([]string, err
 			continue
 		}
 		for _, id := range runs {
-			if keep[id] {
+			if keep(id) {
 				continue
 			}
 			if err := r.Remove(ctx, ns, id); err != nil {
@@ -153,7 +155,7 @@ func (r *Runner) Sweep(ctx context.Context, keep map[string]bool) ([]string, err
 	}
 	entries, _ := os.ReadDir(filepath.Join(r.cfg.StateDir, "runs"))
 	for _, e := range entries {
-		if !keep[e.Name()] && len(errs) == 0 {
+		if len(errs) == 0 && !keep(e.Name()) {
 			errs = append(errs, os.RemoveAll(r.runDir(e.Name())))
 		}
 	}
