@@ -28,7 +28,6 @@ type System struct {
 	mu       sync.Mutex
 	cache    map[string][]string            // key: library name; nil until read
 	confDirs []string                       // nil until read
-	caps     []string                       // nil until read
 	names    map[string]map[string]struct{} // names in a folder; key: the folder
 	pre      *string
 	musl     map[string]string // key: the loader's path
