@@ -119,8 +119,12 @@ func deniedCalls(snap *confinev1.SnapshotResponse, c *observe.Collector) []*conf
 		if d.GetObject() != "" {
 			caller = d.GetObject() + "+0x" + strconv.FormatUint(d.GetOffset(), 16)
 		}
+		process := d.GetProcess()
+		if process == "" {
+			process = "(container runtime)"
+		}
 		out = append(out, &confinev1.Denied{
-			Name: callName(arch, d.GetNr()), Nr: d.GetNr(), Process: d.GetProcess(), Caller: caller,
+			Name: callName(arch, d.GetNr()), Nr: d.GetNr(), Process: process, Caller: caller,
 			Count: counts[i], Pid: d.GetPid(),
 		})
 	}

@@ -74,10 +74,52 @@ func (r *run) proveImage(ctx context.Context, c *confinev1.ProveCommand, image *
 		if ctx.Err() != nil || runner.Gone(err) {
 			return nil, err
 		}
+		var refused *errRefused
+		if errors.As(err, &refused) {
+			return &confinev1.Proof{Status: denied, Denied: refused.denied, Detail: refused.Error()}, nil
+		}
 		return &confinev1.Proof{Status: failed, Detail: "the container does not run under the profile: " + err.Error()}, nil
 	}
 	root.Close()
 	return judge(first, seen), nil
+}
+
+// errRefused is the end of a container that did not get as far as its
+// entrypoint, with the calls that were refused to its runtime.
+type errRefused struct {
+	err    error
+	denied []*confinev1.Denied
+}
+
+func (e *errRefused) Error() string {
+	return fmt.Sprintf("%s, and the container does not start: %v", refusedText(e.denied), e.err)
+}
+func (e *errRefused) Unwrap() error { return e.err }
+
+// refused ends the watch of a container that failed under a profile, and adds
+// the refused calls to err when there are any.
+func (w *watched) refused(ctx context.Context, err error) error {
+	snap, broken := w.stop(ctx)
+	w.collector.Finish()
+	if broken != nil {
+		return err
+	}
+	return refusedBy(deniedCalls(snap, w.collector), err)
+}
+
+// refusedBy adds refused calls to err when there are any.
+func refusedBy(calls []*confinev1.Denied, err error) error {
+	if len(calls) == 0 {
+		return err
+	}
+	return &errRefused{err, calls}
+}
+
+func refusedText(calls []*confinev1.Denied) string {
+	if len(calls) == 1 {
+		return fmt.Sprintf("the call %s was refused", calls[0].GetName())
+	}
+	return fmt.Sprintf("%d calls were refused, the first is %s", len(calls), calls[0].GetName())
 }
 
 // proofMonitor names the monitor of a proof: the run's own if it sees refused
@@ -115,7 +157,7 @@ func judge(first, seen *observed) *confinev1.Proof {
 	switch {
 	case len(seen.denied) > 0:
 		p.Status = denied
-		p.Detail = fmt.Sprintf("%d calls were refused, the first is %s", len(seen.denied), seen.denied[0].GetName())
+		p.Detail = refusedText(seen.denied)
 		if !same {
 			p.Detail += "; " + difference
 		}

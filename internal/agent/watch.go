@@ -170,6 +170,9 @@ func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (
 		}()
 	}
 	if err := r.drive(ctx, c, image, w, at, seen); err != nil {
+		if at.seccomp != nil && ctx.Err() == nil {
+			return nil, nil, w.refused(ctx, err)
+		}
 		w.abandon()
 		return nil, nil, err
 	}
@@ -180,7 +183,7 @@ func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (
 	r.finish(seen, w, root)
 	seen.output = c.Output.Lines()
 	if err := neverRan(seen, image); err != nil {
-		return nil, nil, err
+		return nil, nil, refusedBy(seen.denied, err)
 	}
 	seen.seconds = time.Since(began).Seconds()
 	c.DeleteTask(ctx)
