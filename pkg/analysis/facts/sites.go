@@ -13,6 +13,9 @@ import (
 // maxWrapperDepth bounds chains of wrappers that pass a number on.
 const maxWrapperDepth = 64
 
+// maxKeys bounds the values that the callers of one function are asked for.
+const maxKeys = 64
+
 // maxVariables bounds the variables that one number may go through.
 const maxVariables = 32
 
@@ -223,6 +226,7 @@ func (o *Object) addressTaken(fi uint32) bool {
 func (o *Object) resolveSites(ctx context.Context) error {
 	var work []wrapKey
 	via := map[wrapKey]bool{}
+	keys := map[uint32]int{}        // values asked for; key: function
 	kept := map[keptNumber]uint32{} // numbers left in variables to the function that makes the call
 	note := func(fi uint32, n numbers) {
 		for _, k := range n.kept {
@@ -259,6 +263,12 @@ func (o *Object) resolveSites(ctx context.Context) error {
 		via[k] = true
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if keys[k.fn]++; keys[k.fn] > maxKeys { // a recursion that moves a pointer on
+			if fn := &o.Facts.Funcs[k.fn]; keys[k.fn] == maxKeys+1 {
+				fn.Sites = append(fn.Sites, Site{Addr: fn.Start, Kind: SiteSyscall, Unresolved: "the number lies behind too many pointers"})
+			}
+			continue
 		}
 		if k.deref && o.addressTaken(k.fn) {
 			work = append(work, o.callbackSites(k)...)
