@@ -181,12 +181,13 @@ func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (
 		return nil, nil, err
 	}
 	r.finish(seen, w, root)
+	seen.seconds = time.Since(began).Seconds()
+	// It returns when all output has been read.
+	c.DeleteTask(ctx)
 	seen.output = c.Output.Lines()
 	if err := neverRan(seen, image); err != nil {
 		return nil, nil, refusedBy(seen.denied, err)
 	}
-	seen.seconds = time.Since(began).Seconds()
-	c.DeleteTask(ctx)
 	if seen.floor != nil {
 		<-seen.floor.done
 	}
