@@ -17,6 +17,28 @@ const (
 	budgetPerByte = 8
 )
 
+// copyCost is the number of stack slots whose copying costs as much as
+// interpreting one instruction, and lookCost that of references looked at.
+const (
+	copyCost = 4
+	lookCost = 16
+)
+
+// spend takes from what may be done for the object, and reports whether there
+// is something left.
+func (o *Object) spend(n int) bool {
+	o.budget -= n
+	return o.budget >= 0
+}
+
+// spend takes from what may be done for the function, too.
+func (it *interp) spend(n int) bool {
+	if it.steps += n; !it.o.spend(n) || it.steps > maxSteps {
+		it.failed = true
+	}
+	return !it.failed
+}
+
 // widenAfter is the number of merges at one join point after which values that
 // still change become unknown.
 const widenAfter = 12
@@ -65,15 +87,21 @@ func (o *Object) interpreter(fi uint32, addrs []uint64) *interp {
 	for _, a := range addrs {
 		it.want[a] = nil
 	}
+	if !it.spend(1) {
+		return it
+	}
 	it.tables = o.tables[fi]
 	for _, a := range it.tables {
 		it.in[a] = nil
 	}
-	for i := o.firstRef(fn.Start); i < len(o.refs) && o.at(&o.refs[i]) < fn.End; i++ {
+	first := o.firstRef(fn.Start)
+	i := first
+	for ; i < len(o.refs) && o.at(&o.refs[i]) < fn.End; i++ {
 		if r := &o.refs[i]; r.kind == refJump && r.to >= fn.Start && r.to < fn.End {
 			it.in[r.to] = nil
 		}
 	}
+	it.spend((i - first + len(addrs) + len(it.tables)) / lookCost)
 	return it
 }
 
@@ -130,6 +158,9 @@ func (it *interp) flow(to uint64, s *state) {
 	if to < it.fn.Start || to >= it.fn.End {
 		return
 	}
+	if !it.spend(len(s.slots) / copyCost) {
+		return
+	}
 	old := it.in[to]
 	if old == nil {
 		it.in[to] = s.clone()
@@ -156,6 +187,9 @@ func (it *interp) run() {
 
 func (it *interp) block(at uint64) {
 	s := it.in[at].clone()
+	if !it.spend(len(s.slots) / copyCost) {
+		return
+	}
 	code := it.o.File.Bytes(at, it.fn.End-at)
 	var in, prev x86.Inst
 	for first := true; ; first = false {
@@ -169,9 +203,7 @@ func (it *interp) block(at uint64) {
 				return
 			}
 		}
-		it.o.budget--
-		if it.steps++; it.steps > maxSteps || it.o.budget < 0 {
-			it.failed = true
+		if !it.spend(1) {
 			return
 		}
 		n := x86.Decode(code, &in)

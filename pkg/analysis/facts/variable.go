@@ -152,6 +152,9 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 	if !o.File.HasSections && !o.File.IsPIE {
 		return unresolved("the number is in a variable")
 	}
+	if !o.spend(len(o.refs) / lookCost) {
+		return unresolved("the number is in one of too many variables")
+	}
 	var out numbers
 	var in x86.Inst
 	taken := map[uint32]bool{} // functions that take the address
@@ -240,6 +243,9 @@ func storeWidth(in *x86.Inst) uint64 {
 // variable (set*id of glibc in static programs).
 func (o *Object) scalarAt(addr, size uint64) bool {
 	var in x86.Inst
+	if !o.spend(len(o.refs) / lookCost) {
+		return false
+	}
 	for i := range o.refs {
 		r := &o.refs[i]
 		if r.to != addr || r.kind != refLoad || x86.Decode(o.File.From(o.at(r)), &in) == 0 {
