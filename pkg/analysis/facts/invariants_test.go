@@ -10,6 +10,9 @@ import (
 	"testing"
 )
 
+// lastEdge is the last kind of edge that there is: EdgeInner.
+const lastEdge = EdgeFall + 1
+
 // invariants returns what is wrong with facts that users of them rely on.
 func invariants(f *Facts) []string {
 	var bad []string
@@ -42,7 +45,7 @@ func invariants(f *Facts) []string {
 			wrong("%s overlaps the one before, which ends at %#x", at, f.Funcs[i-1].End)
 		}
 		for _, e := range fn.Edges {
-			if int(e.To) >= nf || e.Kind < EdgeCall || e.Kind > EdgeFall {
+			if int(e.To) >= nf || e.Kind < EdgeCall || e.Kind > EdgeInner {
 				wrong("%s edge of kind %d to %d of %d", at, e.Kind, e.To, nf)
 			}
 		}
