@@ -45,7 +45,7 @@ func invariants(f *Facts) []string {
 			wrong("%s overlaps the one before, which ends at %#x", at, f.Funcs[i-1].End)
 		}
 		for _, e := range fn.Edges {
-			if int(e.To) >= nf || e.Kind < EdgeCall || e.Kind > EdgeInner {
+			if int(e.To) >= nf || e.Kind == 0 || e.Kind > lastEdge {
 				wrong("%s edge of kind %d to %d of %d", at, e.Kind, e.To, nf)
 			}
 		}
