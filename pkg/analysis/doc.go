@@ -38,11 +38,18 @@
 //     Go programs), with callee-saved registers saved, and callees write
 //     nothing of their callers' stack frames but what they were given a
 //     pointer to.
-//   - A number that is kept in a variable is written by instructions that name
-//     the variable, or through pointers to it that can be followed; it isn't
-//     written through pointers to a neighbouring variable.
-//   - A number that is passed through a function pointer is a constant at the
-//     place of the call (note "indirect-number").
+//   - A number that is kept in a variable that isn't exported is written by
+//     instructions that name the variable, or through pointers to it that can
+//     be followed; it isn't written through pointers to a neighbouring variable
+//     (one that lies more than 16 bytes before it, or that is accessed as a
+//     whole).
+//   - A function whose address lies in an object's data only, and that gets a
+//     number, is called through that pointer by this object alone (note
+//     "indirect-number"). Pointers to functions lead to their start.
+//   - Code addresses are relative to the instruction, or absolute: the large
+//     code model's offsets from the global offset table are not followed.
+//   - Tables of distances to functions hold targets of jumps of the function
+//     that names the table.
 //   - A callback that reads a number behind a pointer gets that pointer in the
 //     call that passes the callback.
 //   - Bytes between unwind ranges that can't be instructions of a user program

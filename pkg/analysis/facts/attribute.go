@@ -118,10 +118,14 @@ func (o *Object) address(fn *Func, to uint64, kind EdgeKind) {
 			o.slot(fn, &o.File.Relocs[o.relocAt[slot]], kind == EdgeCall)
 			return
 		}
-		if kind == EdgeRef && o.dataInText(to) {
+		if kind != EdgeCall && o.dataInText(to) {
 			return
 		}
 		if i := o.FuncAt(to); i >= 0 {
+			// The unwind ranges of signal restorers begin a byte early.
+			if start := o.Facts.Funcs[i].Start; kind == EdgeRef && to != start && to != start+1 {
+				kind = EdgeInner
+			}
 			fn.edge(i, kind)
 			if to != o.Facts.Funcs[i].Start {
 				o.entries[uint32(i)] = append(o.entries[uint32(i)], to)
@@ -238,6 +242,18 @@ func (o *Object) attribute() {
 	_ = f
 }
 
+// compared reports whether the address that an instruction computes is compared
+// by the next one: musl asks in this way whether a signal came inside of its
+// cancellation points.
+func (o *Object) compared(at uint64) bool {
+	var lea, cmp x86.Inst
+	n := x86.Decode(o.File.From(at), &lea)
+	if n == 0 || x86.Decode(o.File.From(at+uint64(n)), &cmp) == 0 || cmp.Vector || cmp.Map != x86.MapOne || cmp.Mod != 3 {
+		return false
+	}
+	return (cmp.Op == 0x39 || cmp.Op == 0x3b) && (cmp.Reg == lea.Reg || cmp.RM == lea.Reg)
+}
+
 // reference follows one reference of a function.
 func (o *Object) reference(fn *Func, self int, r *ref) {
 	switch r.kind {
@@ -295,7 +311,11 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			o.inner(self, r.to) // a label of its own
 			return
 		}
-		o.address(fn, r.to, EdgeRef)
+		kind := EdgeRef
+		if o.compared(o.at(r)) {
+			kind = EdgeInner
+		}
+		o.address(fn, r.to, kind)
 	case refImm:
 		if o.code(r.to) {
 			if r.to >= fn.Start && r.to < fn.End || !o.bound.has(r.to-o.textLo) {

@@ -124,7 +124,9 @@ func (o *Object) callbackSites(k wrapKey) []wrapKey {
 	found := false
 	for c := range o.Facts.Funcs {
 		fn := &o.Facts.Funcs[c]
-		if !slices.ContainsFunc(fn.Edges, func(e Edge) bool { return e.To == k.fn && e.Kind != EdgeCall && e.Kind != EdgeFall }) {
+		if !slices.ContainsFunc(fn.Edges, func(e Edge) bool {
+			return e.To == k.fn && e.Kind != EdgeCall && e.Kind != EdgeFall && e.Kind != EdgeInner
+		}) {
 			continue
 		}
 		sites := o.passing(uint32(c), k)

@@ -114,7 +114,8 @@ func (o *Object) pointTo(g *Region, to uint64) {
 		o.inner(i, to)
 		return
 	}
-	if i := o.regionAt(to); i >= 0 {
+	// The loader's own table holds the address of the global offset table.
+	if i := o.regionAt(to); i >= 0 && !o.isGOT(i) {
 		if &o.Facts.Regions[i] != g {
 			g.Regions = append(g.Regions, uint32(i))
 		}

@@ -14,7 +14,7 @@ import "debug/elf"
 
 // Version is part of every cache key: it grows with each change of what Facts
 // hold or how they are found.
-const Version = 5
+const Version = 6
 
 // FlagNoDefLib is DF_1_NODEFLIB of DT_FLAGS_1: the loader's default folders
 // are not searched.
@@ -30,6 +30,7 @@ const (
 	EdgeRef
 	EdgeTable // through a jump table
 	EdgeFall  // by running on into the next function
+	EdgeInner // an address was taken to compare it, or is that of a label inside of it: none to call a function by
 )
 
 // Edge leads to another function of the object, by index.

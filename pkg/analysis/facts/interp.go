@@ -307,6 +307,9 @@ func (it *interp) address(s *state, in *x86.Inst, next uint64) val {
 	if in.Index != x86.None {
 		c, ok := s.regs[in.Index].single()
 		if !ok {
+			if it.watch != nil && it.watch.near(v) {
+				it.watch.escapes = true // some place from there on
+			}
 			return top
 		}
 		v = v.addConst(c * int64(in.Scale))

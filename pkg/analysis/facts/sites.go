@@ -202,7 +202,7 @@ func (o *Object) addressTaken(fi uint32) bool {
 		o.refd = map[uint32]bool{}
 		for i := range o.Facts.Funcs {
 			for _, e := range o.Facts.Funcs[i].Edges {
-				if e.Kind != EdgeCall {
+				if e.Kind != EdgeCall && e.Kind != EdgeInner {
 					o.refd[e.To] = true
 				}
 			}

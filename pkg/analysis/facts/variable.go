@@ -1,8 +1,11 @@
 package facts
 
 import (
+	"debug/elf"
+	"encoding/binary"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/confinehq/confine/pkg/analysis/x86"
 )
@@ -10,6 +13,10 @@ import (
 // nearby is how far, in bytes, before a variable the structure may begin that
 // it belongs to.
 const nearby = 32
+
+// nearbyPointed is the same for structures that a pointer in data leads to:
+// such pointers are many, and what they lead to lies side by side.
+const nearbyPointed = 16
 
 // argRegs are the registers in which either calling convention passes
 // arguments: System V's six, and those that Go adds.
@@ -155,6 +162,9 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 	if !o.spend(len(o.refs) / lookCost) {
 		return unresolved("the number is in one of too many variables")
 	}
+	if o.shared(addr) {
+		return unresolved("the number is in a variable that other objects, or pointers in data, can change")
+	}
 	var out numbers
 	var in x86.Inst
 	taken := map[uint32]bool{} // functions that take the address
@@ -193,7 +203,7 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 		if r.to != addr {
 			return unresolved("the number is in a variable that is written as part of another")
 		}
-		if !exact {
+		if !exact || in.Base != x86.None || in.Index != x86.None {
 			return unresolved("the number is in a variable that is written in an unknown way")
 		}
 		if reg == x86.None {
@@ -215,6 +225,61 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 		}
 	}
 	return out
+}
+
+// shared reports whether a variable can be changed by others than the code that
+// names it: its object exports it, or a pointer in data leads to it or to a few
+// bytes before it.
+func (o *Object) shared(addr uint64) bool {
+	for i := range o.File.DynSyms {
+		s := &o.File.DynSyms[i]
+		if s.Defined && s.Bind != elf.STB_LOCAL && s.Type != elf.STT_FUNC && s.Type != elf.STT_TLS && s.Addr <= addr && addr < s.Addr+max(s.Size, 1) {
+			return true
+		}
+	}
+	if o.pointed == nil {
+		o.pointed = o.dataPointers()
+	}
+	i, _ := slices.BinarySearch(o.pointed, addr+1)
+	if i == 0 {
+		return false
+	}
+	to := o.pointed[i-1]
+	return to == addr || addr-to <= nearbyPointed && !o.scalarAt(to, addr-to)
+}
+
+// dataPointers lists the addresses of data that lie in data, sorted.
+func (o *Object) dataPointers() []uint64 {
+	f := o.File
+	out := []uint64{}
+	for i := range f.Relocs {
+		r := &f.Relocs[i]
+		to := r.Addend
+		if r.Sym >= 0 {
+			if !f.DynSyms[r.Sym].Defined {
+				continue
+			}
+			to += f.DynSyms[r.Sym].Addr
+		}
+		if !o.code(to) {
+			out = append(out, to)
+		}
+	}
+	if !f.IsPIE {
+		for i := range f.Sections {
+			s := &f.Sections[i]
+			if s.Exec || s.NoBits || !s.Write && strings.HasPrefix(s.Name, ".go") {
+				continue
+			}
+			b := f.Bytes(s.Addr, s.Size)
+			for p := (8 - s.Addr%8) % 8; p+8 <= uint64(len(b)); p += 8 {
+				if v := binary.LittleEndian.Uint64(b[p:]); v >= 4096 && f.InImage(v) && !o.code(v) {
+					out = append(out, v)
+				}
+			}
+		}
+	}
+	return uniq(out)
 }
 
 // storeWidth is an upper bound of the bytes that a store writes.

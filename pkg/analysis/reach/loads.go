@@ -86,7 +86,7 @@ func (g *graph) lookedUp(n node, name string) {
 		for _, k := range link.LookupAny(g.members[j].facts, name) {
 			e := &g.members[j].facts.Exports[k]
 			if e.Func > 0 {
-				g.enter(node{m: int32(j), i: e.Func - 1}, n, "dlsym", n.m)
+				g.enter(node{m: int32(j), i: e.Func - 1}, n, "dlsym", outside)
 			}
 			if e.Region > 0 {
 				g.enter(node{m: int32(j), i: e.Region - 1, region: true}, n, "dlsym", direct)

@@ -115,11 +115,10 @@ func (g *graph) passes(to node, c caller, p param) {
 	}
 }
 
-// indirect finds the numbers that are passed to a wrapper through pointers: the
-// constants at the indirect calls of those who hold its address. A call whose
-// argument isn't a constant is taken for one of another function: a system
-// call number that is computed and then passed through a pointer is what an
-// interpreter's foreign function interface does, and nothing else known.
+// indirect finds the numbers that are passed to a wrapper through pointers that
+// lie in data (libcap's table of system calls): the numbers at the indirect
+// calls of the object whose data it is. An address that code takes may go
+// anywhere, and nothing is known of those calls.
 func (g *graph) indirect(n node) {
 	m := g.members[n.m]
 	var params []param
@@ -169,6 +168,15 @@ func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
 				if h.funcs[c].ok {
 					g.number(nr, from, n, "indirect")
 				}
+			}
+			if !h.funcs[c].ok {
+				continue
+			}
+			if s.Unresolved != "" {
+				return false
+			}
+			for _, q := range s.Params {
+				g.wrapper(from, q)
 			}
 		}
 	}

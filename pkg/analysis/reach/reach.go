@@ -357,10 +357,12 @@ func (g *graph) function(n node) {
 		case facts.EdgeCall, facts.EdgeFall:
 			g.enter(to, n, "call", direct)
 			g.called(to, caller{n.m, n.i, -1})
+		case facts.EdgeInner:
+			g.enter(to, n, "address-taken", direct)
 		case facts.EdgeTable:
 			g.enter(to, n, "call", outside)
 		default:
-			g.enter(to, n, "address-taken", n.m)
+			g.enter(to, n, "address-taken", outside)
 		}
 	}
 	for _, use := range fn.Imports {
@@ -378,7 +380,7 @@ func (g *graph) function(n node) {
 }
 
 func (g *graph) importUse(n node, use facts.ImportUse) {
-	edge, holder := "address-taken", n.m
+	edge, holder := "address-taken", outside
 	if use.Called {
 		edge, holder = "import", direct
 	}
