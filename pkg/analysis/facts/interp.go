@@ -292,6 +292,10 @@ func (it *interp) note(at uint64, s *state) {
 	}
 }
 
+// maxIndexes bounds the constants that an index may be for an address to be
+// known.
+const maxIndexes = 8
+
 // address is the value of the memory operand's address.
 func (it *interp) address(s *state, in *x86.Inst, next uint64) val {
 	if in.Seg != 0 {
@@ -305,14 +309,18 @@ func (it *interp) address(s *state, in *x86.Inst, next uint64) val {
 		v = s.regs[in.Base].addConst(in.Disp)
 	}
 	if in.Index != x86.None {
-		c, ok := s.regs[in.Index].single()
-		if !ok {
+		consts, ok := s.regs[in.Index].consts()
+		if !ok || len(consts) > maxIndexes {
 			if it.watch != nil && it.watch.near(v) {
 				it.watch.escapes = true // some place from there on
 			}
 			return top
 		}
-		v = v.addConst(c * int64(in.Scale))
+		out := val{}
+		for _, c := range consts {
+			out = out.join(v.addConst(c * int64(in.Scale)))
+		}
+		v = out
 	}
 	return v
 }
