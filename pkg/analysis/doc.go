@@ -44,8 +44,9 @@
 //     (one that lies more than 16 bytes before it, or that is accessed as a
 //     whole).
 //   - A function whose address lies in an object's data only, and that gets a
-//     number, is called through that pointer by this object alone (note
-//     "indirect-number"). Pointers to functions lead to their start.
+//     number, is called through that pointer by this object alone, with
+//     constants (note "indirect-number"). Pointers to functions lead to their
+//     start.
 //   - Code addresses are relative to the instruction, or absolute: the large
 //     code model's offsets from the global offset table are not followed.
 //   - Tables of distances to functions hold targets of jumps of the function

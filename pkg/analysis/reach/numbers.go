@@ -117,8 +117,9 @@ func (g *graph) passes(to node, c caller, p param) {
 
 // indirect finds the numbers that are passed to a wrapper through pointers that
 // lie in data (libcap's table of system calls): the numbers at the indirect
-// calls of the object whose data it is. An address that code takes may go
-// anywhere, and nothing is known of those calls.
+// calls of the object whose data it is. A call whose argument isn't a constant
+// is taken for one of another function, when there are some with constants. An
+// address that code takes may go anywhere, and nothing is known of those calls.
 func (g *graph) indirect(n node) {
 	m := g.members[n.m]
 	var params []param
@@ -168,15 +169,6 @@ func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
 				if h.funcs[c].ok {
 					g.number(nr, from, n, "indirect")
 				}
-			}
-			if !h.funcs[c].ok {
-				continue
-			}
-			if s.Unresolved != "" {
-				return false
-			}
-			for _, q := range s.Params {
-				g.wrapper(from, q)
 			}
 		}
 	}
