@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"debug/elf"
-	"debug/gosym"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -204,14 +203,8 @@ func (o *Object) seedStarts() {
 	}
 }
 
-// goFuncs reads function starts and names from Go's own table.
+// goFuncs reads function starts from Go's own table.
 func (o *Object) goFuncs() {
-	defer func() {
-		if r := recover(); r != nil { // gosym panics on some corrupt tables
-			o.Facts.Warnings = append(o.Facts.Warnings, "corrupt Go function table")
-		}
-	}()
-	b := o.File.Bytes(o.File.GoPCLN[0], o.File.GoPCLN[1])
 	text := o.textLo
 	for _, s := range o.File.Sections {
 		if s.Exec && s.Name == ".text" {
@@ -223,16 +216,14 @@ func (o *Object) goFuncs() {
 			text = o.File.Symtab[i].Addr
 		}
 	}
-	tab, err := gosym.NewTable(nil, gosym.NewLineTable(b, text))
-	if err != nil {
-		o.Facts.Warnings = append(o.Facts.Warnings, "unreadable Go function table: "+err.Error())
+	entries, ok := goEntries(o.File.Bytes(o.File.GoPCLN[0], o.File.GoPCLN[1]), text)
+	if !ok {
+		o.Facts.Warnings = append(o.Facts.Warnings, "unreadable Go function table")
 		return
 	}
-	o.Facts.Symbols = make(map[uint32]string)
-	for i := range tab.Funcs {
-		fn := &tab.Funcs[i]
-		if o.code(fn.Entry) {
-			o.enter(fn.Entry, true)
+	for _, a := range entries {
+		if o.code(a) {
+			o.enter(a, true)
 		}
 	}
 }
