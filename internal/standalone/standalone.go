@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/log"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -61,6 +62,11 @@ func Start(ctx context.Context, o Options) (grpc.ClientConnInterface, io.Closer,
 	}
 	if o.PluginDir == "" {
 		o.PluginDir = pluginDir()
+	}
+	// containerd's client has a log of its own, on standard error, that says
+	// again what its errors say.
+	if err := log.SetLevel("fatal"); err != nil {
+		return nil, nil, fmt.Errorf("start standalone: %w", err)
 	}
 	p := &pair{}
 	conn, err := p.start(ctx, o)
