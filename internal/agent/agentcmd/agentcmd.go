@@ -23,6 +23,7 @@ import (
 
 	"github.com/confinehq/confine/internal/agent"
 	"github.com/confinehq/confine/internal/pki"
+	"github.com/confinehq/confine/internal/program"
 	"github.com/confinehq/confine/internal/version"
 )
 
@@ -64,7 +65,7 @@ then the file of --config.`,
 }
 
 func run(ctx context.Context, s settings, stderr io.Writer) error {
-	log, err := newLogger(s, stderr)
+	log, err := program.NewLogger(s.LogLevel, s.LogFormat, stderr)
 	if err != nil {
 		return err
 	}
@@ -155,20 +156,4 @@ func join(ctx context.Context, s settings, identity string, log *slog.Logger) er
 	}
 	log.Info("joined", "server", s.Server, "node", s.Node)
 	return nil
-}
-
-func newLogger(s settings, w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(s.LogLevel)); err != nil {
-		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", s.LogLevel)
-	}
-	opts := &slog.HandlerOptions{Level: level}
-	switch s.LogFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	default:
-		return nil, fmt.Errorf("log format %q: want text or json", s.LogFormat)
-	}
 }

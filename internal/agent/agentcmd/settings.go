@@ -4,14 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
-	"github.com/knadh/koanf/parsers/yaml"
-	"github.com/knadh/koanf/providers/env/v2"
-	"github.com/knadh/koanf/providers/file"
-	"github.com/knadh/koanf/providers/posflag"
-	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
+
+	"github.com/confinehq/confine/internal/program"
 )
 
 const (
@@ -54,67 +50,19 @@ func addFlags(f *pflag.FlagSet) {
 // readSettings merges file, environment and flags, the last being strongest.
 func readSettings(flags *pflag.FlagSet) (settings, error) {
 	var s settings
-	k := koanf.New(".")
-	path, err := configPath(flags)
-	if err != nil {
+	source := program.Source{Program: "confine-agent", EnvPrefix: envPrefix, DefaultConfig: defaultConfig}
+	if err := source.Read(flags, &s); err != nil {
 		return s, err
-	}
-	if path != "" {
-		if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
-			return s, fmt.Errorf("read configuration %s: %w", path, err)
-		}
-	}
-	if err := known(k, flags, path); err != nil {
-		return s, err
-	}
-	environment := env.Provider(".", env.Opt{Prefix: envPrefix, TransformFunc: func(key, value string) (string, any) {
-		return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(key, envPrefix)), "_", "-"), value
-	}})
-	if err := k.Load(environment, nil); err != nil {
-		return s, fmt.Errorf("read environment: %w", err)
-	}
-	if err := k.Load(posflag.Provider(flags, ".", k), nil); err != nil {
-		return s, fmt.Errorf("read flags: %w", err)
-	}
-	if err := k.Unmarshal("", &s); err != nil {
-		return s, fmt.Errorf("read configuration: %w", err)
 	}
 	if s.Server == "" {
 		return s, errors.New("no server given: use --server HOST:PORT (or server: in the configuration file)")
 	}
 	if s.Node == "" {
-		if s.Node, err = os.Hostname(); err != nil {
+		node, err := os.Hostname()
+		if err != nil {
 			return s, fmt.Errorf("read host name: %w; give the node a name with --node", err)
 		}
+		s.Node = node
 	}
 	return s, nil
-}
-
-// configPath returns the file to read, "" when there is none.
-func configPath(flags *pflag.FlagSet) (string, error) {
-	path, err := flags.GetString("config")
-	if err != nil {
-		return "", err
-	}
-	if path == "" {
-		path = os.Getenv(envPrefix + "CONFIG")
-	}
-	if path != "" {
-		return path, nil
-	}
-	if _, err := os.Stat(defaultConfig); err == nil {
-		return defaultConfig, nil
-	}
-	return "", nil
-}
-
-// known refuses names in a file that no flag has: a typing error must not be
-// silently without effect.
-func known(k *koanf.Koanf, flags *pflag.FlagSet, path string) error {
-	for _, key := range k.Keys() {
-		if flags.Lookup(key) == nil {
-			return fmt.Errorf("read configuration %s: unknown setting %q; see confine-agent --help for the names", path, key)
-		}
-	}
-	return nil
 }

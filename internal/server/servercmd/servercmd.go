@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"path/filepath"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/confinehq/confine/internal/pki"
+	"github.com/confinehq/confine/internal/program"
 	"github.com/confinehq/confine/internal/server"
 	"github.com/confinehq/confine/internal/store"
 	"github.com/confinehq/confine/internal/version"
@@ -51,7 +51,7 @@ then the file of --config.`,
 }
 
 func run(ctx context.Context, s settings, stderr io.Writer) error {
-	log, err := newLogger(s, stderr)
+	log, err := program.NewLogger(s.LogLevel, s.LogFormat, stderr)
 	if err != nil {
 		return err
 	}
@@ -117,20 +117,4 @@ func listen(s settings, ca *pki.CA) (all []server.Listener, err error) {
 		all = append(all, server.Listener{Listener: l})
 	}
 	return all, nil
-}
-
-func newLogger(s settings, w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(s.LogLevel)); err != nil {
-		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", s.LogLevel)
-	}
-	opts := &slog.HandlerOptions{Level: level}
-	switch s.LogFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	default:
-		return nil, fmt.Errorf("log format %q: want text or json", s.LogFormat)
-	}
 }
