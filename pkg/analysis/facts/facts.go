@@ -137,8 +137,8 @@ type Facts struct {
 	Roots []uint32
 	// RootImports are imports in constructor arrays.
 	RootImports []uint32
-	// RootRegions are data that is always live: what holds relocated pointers
-	// that could not be attributed.
+	// RootRegions are data that is always live: the initial thread-local data,
+	// which nothing addresses by its place in the file.
 	RootRegions []uint32
 
 	Interp, Soname, RPath, RunPath string

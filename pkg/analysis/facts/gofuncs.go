@@ -1,14 +1,9 @@
 package facts
 
-import "encoding/binary"
+import (
+	"encoding/binary"
 
-// Magic numbers of the header of Go's function table, by the first version of
-// Go that wrote them (internal/abi, runtime/symtab.go).
-const (
-	go12  = 0xfffffffb
-	go116 = 0xfffffffa
-	go118 = 0xfffffff0
-	go120 = 0xfffffff1
+	"github.com/confinehq/confine/pkg/analysis/object"
 )
 
 // goEntries lists the entry addresses in Go's function table, which stands in
@@ -23,11 +18,11 @@ func goEntries(tab []byte, text uint64) ([]uint64, bool) {
 	word := func(i uint64) uint64 { return binary.LittleEndian.Uint64(tab[header+8*i:]) }
 	n, at, size := word(0), uint64(0), uint64(16)
 	switch binary.LittleEndian.Uint32(tab) {
-	case go12:
+	case object.GoMagic12:
 		at = header + 8
-	case go116:
+	case object.GoMagic116:
 		at = word(6)
-	case go118, go120:
+	case object.GoMagic118, object.GoMagic120:
 		at, size = word(7), 8
 	default:
 		return nil, false

@@ -139,9 +139,6 @@ func (l *Linker) Path(ctx context.Context, name string, by *Member) string {
 	return ""
 }
 
-// Has reports whether an object is a member already.
-func (l *Linker) Has(canonical string) *Member { return l.byPath[canonical] }
-
 func (l *Linker) breadthFirst(ctx context.Context, from int) error {
 	for i := from; i < len(l.order); i++ {
 		m := l.order[i]

@@ -3,10 +3,10 @@ package object
 // Magic numbers of Go's pclntab header (runtime/symtab.go, moduledata):
 // Go 1.20 and later, 1.18, 1.16, 1.2.
 const (
-	goMagic120 = 0xfffffff1
-	goMagic118 = 0xfffffff0
-	goMagic116 = 0xfffffffa
-	goMagic12  = 0xfffffffb
+	GoMagic120 = 0xfffffff1
+	GoMagic118 = 0xfffffff0
+	GoMagic116 = 0xfffffffa
+	GoMagic12  = 0xfffffffb
 )
 
 // goTable finds Go's function table by section name, or by its header in
@@ -25,7 +25,7 @@ func (f *File) goTable() {
 		b := f.Bytes(s.Addr, s.Size)
 		for i := 0; i+8 <= len(b); i += 16 {
 			m := le.Uint32(b[i:])
-			if (m == goMagic120 || m == goMagic118 || m == goMagic116 || m == goMagic12) &&
+			if (m == GoMagic120 || m == GoMagic118 || m == GoMagic116 || m == GoMagic12) &&
 				b[i+4] == 0 && b[i+5] == 0 && b[i+6] == 1 && b[i+7] == 8 {
 				f.GoPCLN = [2]uint64{s.Addr + uint64(i), s.Size - uint64(i)}
 				return
