@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/confinehq/confine/pkg/analysis/object"
-	"github.com/confinehq/confine/pkg/analysis/x86"
 )
 
 // regions makes one region of every section that isn't code. Pointers inside
@@ -61,27 +60,7 @@ func (o *Object) importOf(sym int32) uint32 {
 
 // pltSlot returns the slot that a PLT stub at addr jumps through.
 func (o *Object) pltSlot(addr uint64) (uint64, bool) {
-	b := o.File.From(addr)
-	p := 0
-	if len(b) >= 4 && b[0] == 0xf3 && b[1] == 0x0f && b[2] == 0x1e && b[3] == 0xfa {
-		p = 4
-	}
-	if len(b) > p && b[p] == 0xf2 { // bnd
-		p++
-	}
-	if len(b) < p+6 || b[p] != 0xff || b[p+1] != 0x25 {
-		return 0, false
-	}
-	var in x86.Inst
-	n := x86.Decode(b[p:], &in)
-	if n == 0 || !in.RIPRel {
-		return 0, false
-	}
-	slot := addr + uint64(p+n) + uint64(in.Disp)
-	if _, ok := o.relocAt[slot]; !ok {
-		return 0, false
-	}
-	return slot, true
+	return o.mach.pltSlot(o, addr)
 }
 
 func (fn *Func) edge(to int, kind EdgeKind) {
@@ -229,29 +208,13 @@ func (o *Object) attribute() {
 			fn.ComputedJump = true
 		}
 		if fn.ComputedJump {
-			for _, r := range o.refs[from:ri] {
-				if r.kind == refAddr || r.kind == refLoad || r.kind == refImm {
-					o.jumpTable(fn, i, r.to, dataTargets)
-				}
-			}
+			o.mach.jumpTables(o, fn, i, o.refs[from:ri], dataTargets)
 		}
 		if o.fallsThrough(fn) && i+1 < len(fs) && fs[i+1].Start == fn.End {
 			fn.edge(i+1, EdgeFall)
 		}
 	}
 	_ = f
-}
-
-// compared reports whether the address that an instruction computes is compared
-// by the next one: musl asks in this way whether a signal came inside of its
-// cancellation points.
-func (o *Object) compared(at uint64) bool {
-	var lea, cmp x86.Inst
-	n := x86.Decode(o.File.From(at), &lea)
-	if n == 0 || x86.Decode(o.File.From(at+uint64(n)), &cmp) == 0 || cmp.Vector || cmp.Map != x86.MapOne || cmp.Mod != 3 {
-		return false
-	}
-	return (cmp.Op == 0x39 || cmp.Op == 0x3b) && (cmp.Reg == lea.Reg || cmp.RM == lea.Reg)
 }
 
 // reference follows one reference of a function.
@@ -299,7 +262,7 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 		}
 	case refAddr:
 		if i := o.regionAt(r.to); i >= 0 && o.isGOT(i) && !o.code(r.to) {
-			if j, ok := o.relocAt[r.to]; ok && object.IsTLS(o.File.Relocs[j].Type) {
+			if j, ok := o.relocAt[r.to]; ok && o.File.Relocs[j].Type == object.RTLS {
 				return // the argument of __tls_get_addr
 			}
 			// The table's own address: base of large-model accesses; or only
@@ -312,7 +275,7 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			return
 		}
 		kind := EdgeRef
-		if o.compared(o.at(r)) {
+		if o.mach.compared(o, o.at(r)) {
 			kind = EdgeInner
 		}
 		o.address(fn, r.to, kind)

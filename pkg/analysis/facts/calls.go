@@ -1,10 +1,6 @@
 package facts
 
-import (
-	"slices"
-
-	"github.com/confinehq/confine/pkg/analysis/x86"
-)
+import "slices"
 
 // callSite is one instruction that passes control to a wrapper.
 type callSite struct {
@@ -39,30 +35,33 @@ func (o *Object) sitesWhere(fn *Func, match func(*ref) bool) []callSite {
 		if !match(r) {
 			continue
 		}
-		b := o.File.From(o.at(r))
-		isCall := len(b) > 0 && b[0] == 0xe8
-		if r.kind == refSlot {
-			var in x86.Inst
-			x86.Decode(b, &in)
-			isCall = in.Reg&7 == 2
-		}
-		out = append(out, callSite{o.at(r), isCall})
+		out = append(out, callSite{o.at(r), o.calls(o.at(r))})
 	}
 	return out
+}
+
+// calls reports whether the instruction at an address is a call rather than a
+// jump.
+func (o *Object) calls(at uint64) bool {
+	k := o.mach.flow(at, o.File.From(at)).kind
+	return k == ctlCall || k == ctlICall
 }
 
 // at evaluates a location of the callee before a call or jump.
 func (s *state) at(l Loc, call bool) val {
 	off, onStack := l.Stack()
 	if !onStack {
+		if int(l) >= s.abi.regs {
+			return top
+		}
 		return s.regs[l]
 	}
-	sp, ok := s.regs[x86.RSP].stack()
+	sp, ok := s.regs[s.abi.sp].stack()
 	if !ok {
 		return top
 	}
 	if call {
-		off -= 8
+		off -= s.abi.pushed
 	}
 	return s.slot(sp+off, 4)
 }
@@ -161,7 +160,7 @@ func (o *Object) passing(c uint32, k wrapKey) []passedNumbers {
 	for _, at := range addrs {
 		s := states[at]
 		passes := false
-		for _, r := range argRegs[:6] {
+		for _, r := range o.mach.abi().args {
 			v, ok := s.regs[r].single()
 			passes = passes || ok && v == start
 		}
@@ -169,7 +168,7 @@ func (o *Object) passing(c uint32, k wrapKey) []passedNumbers {
 			continue
 		}
 		var n numbers
-		for _, r := range argRegs[:6] {
+		for _, r := range o.mach.abi().args {
 			if _, ok := s.regs[r].stack(); ok {
 				n.add(o.behind(c, s.regs[r], s, k.off, 0))
 			}
@@ -243,7 +242,6 @@ func (o *Object) IndirectCalls(l Loc) map[uint32][]Site {
 	for _, at := range o.indir {
 		add(at, false)
 	}
-	var in x86.Inst
 	for i := range o.refs {
 		r := &o.refs[i]
 		if r.kind != refSlot {
@@ -252,8 +250,7 @@ func (o *Object) IndirectCalls(l Loc) map[uint32][]Site {
 		if j, ok := o.relocAt[r.to]; ok && o.File.Relocs[j].Sym >= 0 {
 			continue // an import
 		}
-		x86.Decode(o.File.From(o.at(r)), &in)
-		add(o.at(r), in.Reg&7 == 2)
+		add(o.at(r), o.calls(o.at(r)))
 	}
 	o.shallow = true
 	defer func() { o.shallow = false }()

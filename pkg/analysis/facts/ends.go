@@ -1,10 +1,6 @@
 package facts
 
-import (
-	"slices"
-
-	"github.com/confinehq/confine/pkg/analysis/x86"
-)
+import "slices"
 
 // fallsThrough reports whether control can run past the end of a function. A
 // call as the last instruction is one that doesn't return: compilers leave
@@ -13,7 +9,6 @@ func (o *Object) fallsThrough(fn *Func) bool {
 	pos := fn.End
 	lo := max(fn.Start, pos-min(pos, 256))
 	// Find the last instruction that isn't padding, walking known boundaries.
-	var in x86.Inst
 	for pos > lo {
 		at := pos - 1
 		for at > lo && !o.bound.has(at-o.textLo) {
@@ -23,30 +18,17 @@ func (o *Object) fallsThrough(fn *Func) bool {
 			return false
 		}
 		b := o.File.Bytes(at, fn.End-at)
-		n := x86.Decode(b, &in)
-		if n == 0 {
+		f := o.mach.flow(at, b)
+		if f.n == 0 {
 			return false
 		}
-		if isPadding(&in) {
+		if o.mach.padding(b) > 0 {
 			pos = at
 			continue
 		}
-		return !terminates(&in) && !o.restorer(&in, at)
+		return !f.kind.ends() && !o.mach.restorer(o, at)
 	}
 	return fn.End-fn.Start <= 256 && pos == fn.Start && fn.End > fn.Start && !o.allPadding(fn)
-}
-
-// restorer reports whether an instruction is a signal restorer's system call,
-// rt_sigreturn (15) with its number set right before, which never returns.
-func (o *Object) restorer(in *x86.Inst, at uint64) bool {
-	if in.Vector || in.Map != x86.Map0F || in.Op != 0x05 {
-		return false
-	}
-	b := o.File.Bytes(at-7, 7) // mov $15,%rax or mov $15,%eax
-	if b == nil {
-		return false
-	}
-	return string(b) == "\x48\xc7\xc0\x0f\x00\x00\x00" || string(b[2:]) == "\xb8\x0f\x00\x00\x00"
 }
 
 // dropPadding takes the way out of functions that hold nothing but padding and
@@ -87,10 +69,9 @@ func (o *Object) dropPadding() {
 // nops reports whether a function is nothing but padding.
 func (o *Object) nops(fn *Func) bool {
 	b := o.File.Bytes(fn.Start, fn.End-fn.Start)
-	var in x86.Inst
 	for len(b) > 0 {
-		n := x86.Decode(b, &in)
-		if n == 0 || !isPadding(&in) {
+		n := o.mach.padding(b)
+		if n == 0 {
 			return false
 		}
 		b = b[n:]
@@ -105,30 +86,4 @@ func (o *Object) allPadding(fn *Func) bool {
 		}
 	}
 	return true
-}
-
-func isPadding(in *x86.Inst) bool {
-	if in.Vector {
-		return false
-	}
-	return in.Map == x86.MapOne && (in.Op == 0x90 && !in.Rep || in.Op == 0xcc || in.Op == 0 && in.Mod == 0) ||
-		in.Map == x86.Map0F && in.Op == 0x1f
-}
-
-func terminates(in *x86.Inst) bool {
-	if in.Vector {
-		return false
-	}
-	switch in.Map {
-	case x86.MapOne:
-		switch in.Op {
-		case 0xc3, 0xc2, 0xcb, 0xca, 0xcf, 0xe9, 0xeb, 0xf4, 0xcc, 0xe8:
-			return true
-		case 0xff:
-			return in.Reg&7 == 4 || in.Reg&7 == 5 || in.Reg&7 == 2
-		}
-	case x86.Map0F:
-		return in.Op == 0x0b || in.Op == 0xb9 || in.Op == 0xff || in.Op == 0x07
-	}
-	return false
 }

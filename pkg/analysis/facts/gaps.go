@@ -1,7 +1,5 @@
 package facts
 
-import "github.com/confinehq/confine/pkg/analysis/x86"
-
 // maxProbe bounds the instructions looked at to tell code from data.
 const maxProbe = 256
 
@@ -32,7 +30,6 @@ func (o *Object) dataInText(addr uint64) bool {
 func (o *Object) plausible(addr uint64) bool {
 	seen := map[uint64]bool{}
 	work := []uint64{addr}
-	var in x86.Inst
 	for len(work) > 0 && len(seen) < maxProbe {
 		at := work[len(work)-1]
 		work = work[:len(work)-1]
@@ -41,55 +38,25 @@ func (o *Object) plausible(addr uint64) bool {
 				return false
 			}
 			seen[at] = true
-			n := x86.Decode(o.File.From(at), &in)
-			if n == 0 || privileged(&in) {
+			code := o.File.From(at)
+			f := o.mach.flow(at, code)
+			if f.n == 0 || o.mach.privileged(code) {
 				return false
 			}
-			next := at + uint64(n)
-			to := next + uint64(in.Imm)
-			if in.Vector || in.Map != x86.MapOne && in.Map != x86.Map0F {
-				at = next
-				continue
-			}
-			jcc := in.Map == x86.MapOne && (in.Op >= 0x70 && in.Op <= 0x7f || in.Op >= 0xe0 && in.Op <= 0xe3) ||
-				in.Map == x86.Map0F && in.Op >= 0x80 && in.Op <= 0x8f
-			jmp := in.Map == x86.MapOne && (in.Op == 0xe9 || in.Op == 0xeb)
-			call := in.Map == x86.MapOne && in.Op == 0xe8
-			if (jcc || jmp || call) && !o.code(to) {
+			fixed := f.kind == ctlBranch || f.kind == ctlJump
+			if (fixed || f.kind == ctlCall) && !o.code(f.to) {
 				return false
 			}
-			if jcc || jmp {
-				work = append(work, to)
+			if fixed {
+				work = append(work, f.to)
 			}
-			if jmp || call || terminates(&in) {
+			if f.kind.ends() {
 				break
 			}
-			at = next
+			at += uint64(f.n)
 		}
 	}
 	return true
-}
-
-// privileged reports whether an instruction faults in user mode (SDM volume 2,
-// privilege levels): port I/O, interrupt flag, system registers.
-func privileged(in *x86.Inst) bool {
-	if in.Vector {
-		return false
-	}
-	switch in.Map {
-	case x86.MapOne:
-		switch op := in.Op; {
-		case op >= 0x6c && op <= 0x6f, op >= 0xe4 && op <= 0xe7, op >= 0xec && op <= 0xef,
-			op == 0xfa, op == 0xfb, op == 0xca, op == 0xcb, op == 0xcf, op == 0xf1, op == 0x9b && in.Rep:
-			return true
-		}
-	case x86.Map0F:
-		switch in.Op {
-		case 0x00, 0x02, 0x03, 0x06, 0x07, 0x08, 0x09, 0x20, 0x21, 0x22, 0x23, 0x30, 0x32, 0x33, 0x35, 0x36, 0x37, 0xa6, 0xa7:
-			return true
-		}
-	}
-	return false
 }
 
 // entered reports whether control comes to the start of a function: a jump or

@@ -3,6 +3,7 @@ package facts
 import (
 	"slices"
 
+	"github.com/confinehq/confine/pkg/analysis/object"
 	"github.com/confinehq/confine/pkg/analysis/x86"
 )
 
@@ -68,13 +69,13 @@ func (o *Object) statesAt(fi uint32, addrs []uint64) map[uint64]*state {
 	// jumps. Nothing is known there but what the code itself sets.
 	for _, a := range addrs {
 		if it.want[a] == nil && !it.failed {
-			it.flow(it.blockStart(a), unknownState())
+			it.flow(it.blockStart(a), unknownState(it.o.mach.abi()))
 			it.run()
 		}
 	}
 	for _, a := range addrs {
 		if it.want[a] == nil || it.failed {
-			it.want[a] = unknownState()
+			it.want[a] = unknownState(it.o.mach.abi())
 		}
 	}
 	return it.want
@@ -109,15 +110,15 @@ func (o *Object) interpreter(fi uint32, addrs []uint64) *interp {
 func (it *interp) start(fi uint32) {
 	if it.o.gap(it.fn.Start) {
 		if it.o.entered(fi) {
-			it.flow(it.fn.Start, entryState())
+			it.flow(it.fn.Start, entryState(it.o.mach.abi()))
 		}
 	} else if it.o.isTarget(it.fn.Start) || len(it.o.entries[fi]) == 0 {
 		// Unwind ranges of signal restorers begin a byte before the code, where
 		// nothing enters.
-		it.flow(it.fn.Start, entryState())
+		it.flow(it.fn.Start, entryState(it.o.mach.abi()))
 	}
 	for _, e := range it.o.entries[fi] {
-		it.flow(e, entryState())
+		it.flow(e, entryState(it.o.mach.abi()))
 	}
 }
 
@@ -125,15 +126,14 @@ func (it *interp) start(fi uint32) {
 // one after the last terminator or visited instruction.
 func (it *interp) blockStart(a uint64) uint64 {
 	o := it.o
-	var in x86.Inst
 	start := a
 	for start > it.fn.Start {
 		p := start - 1
 		for p > it.fn.Start && !o.bound.has(p-o.textLo) {
 			p--
 		}
-		n := x86.Decode(o.File.Bytes(p, it.fn.End-p), &in)
-		if n == 0 || terminates(&in) && !(in.Map == x86.MapOne && in.Op == 0xe8) || p+uint64(n) != start || a-p > 4096 {
+		f := o.mach.flow(p, o.File.Bytes(p, it.fn.End-p))
+		if f.n == 0 || f.kind.ends() && f.kind != ctlCall || p+uint64(f.n) != start || a-p > 4096 {
 			break
 		}
 		start = p
@@ -181,10 +181,11 @@ func (it *interp) run() {
 		at := it.work[len(it.work)-1]
 		it.work = it.work[:len(it.work)-1]
 		it.queued[at] = false
-		it.block(at)
+		it.o.mach.block(it, at)
 	}
 }
 
+// block is amd64's block.
 func (it *interp) block(at uint64) {
 	s := it.in[at].clone()
 	if !it.spend(len(s.slots) / copyCost) {
@@ -358,7 +359,7 @@ func (o *Object) static(addr uint64, size int) val {
 		return top
 	}
 	if i, ok := o.relocAt[addr]; ok {
-		if r := &o.File.Relocs[i]; r.Sym < 0 && r.Type == 8 && !o.File.Sections[s].Write {
+		if r := &o.File.Relocs[i]; r.Sym < 0 && r.Type == object.RRelative && !o.File.Sections[s].Write {
 			return constant(int64(r.Addend))
 		}
 		return top

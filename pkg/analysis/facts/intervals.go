@@ -57,8 +57,7 @@ func (o *Object) tailTargets() {
 		if r.kind != refJump || o.startsAt(r.to) || o.inFDE(r.to) {
 			continue
 		}
-		b := o.File.From(o.at(r))
-		if len(b) == 0 || b[0] != 0xe9 && b[0] != 0xeb {
+		if o.mach.flow(o.at(r), o.File.From(o.at(r))).kind != ctlJump {
 			continue
 		}
 		if from, to := o.FuncAt(o.at(r)), o.FuncAt(r.to); from != to && to >= 0 && o.Facts.Funcs[to].Start != r.to {

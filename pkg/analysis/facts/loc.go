@@ -3,9 +3,9 @@ package facts
 import "strconv"
 
 // Loc is a place that holds an argument when a function is entered: a general
-// register by its number (0 to 15), or a stack slot at 16+offset/8, offset
+// register by its number (0 to 31), or a stack slot at 32+offset/8, offset
 // being the distance in bytes from the stack pointer at entry (8 is the first
-// one above the return address).
+// one above the return address on x86).
 type Loc uint16
 
 // StackLoc returns the location at off bytes above the entry stack pointer.
@@ -13,15 +13,15 @@ func StackLoc(off int64) (Loc, bool) {
 	if off < 0 || off%8 != 0 || off > 8*4096 {
 		return 0, false
 	}
-	return Loc(16 + off/8), true
+	return Loc(maxRegs + off/8), true
 }
 
 // Stack returns the offset of a stack location.
 func (l Loc) Stack() (int64, bool) {
-	if l < 16 {
+	if l < maxRegs {
 		return 0, false
 	}
-	return int64(l-16) * 8, true
+	return int64(l-maxRegs) * 8, true
 }
 
 // String names the location for people.
@@ -29,5 +29,5 @@ func (l Loc) String() string {
 	if off, ok := l.Stack(); ok {
 		return "stack+" + strconv.FormatInt(off, 10)
 	}
-	return [...]string{"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"}[l]
+	return "register " + strconv.Itoa(int(l))
 }

@@ -1,7 +1,5 @@
 package facts
 
-import "github.com/confinehq/confine/pkg/analysis/x86"
-
 // maxReturnDepth bounds how deep calls are followed to prove that a function
 // never returns; beyond it, it may.
 const maxReturnDepth = 24
@@ -35,7 +33,6 @@ func (o *Object) mayReturn(addr uint64, depth int) bool {
 func (o *Object) findReturn(addr uint64, fn *Func, depth int) bool {
 	seen := map[uint64]bool{}
 	work := []uint64{addr}
-	var in x86.Inst
 	for len(work) > 0 {
 		at := work[len(work)-1]
 		work = work[:len(work)-1]
@@ -44,47 +41,40 @@ func (o *Object) findReturn(addr uint64, fn *Func, depth int) bool {
 				return true
 			}
 			seen[at] = true
-			n := x86.Decode(o.File.Bytes(at, fn.End-at), &in)
-			if n == 0 || in.Vector {
-				if n == 0 {
-					return true
-				}
-				at += uint64(n)
-				continue
-			}
-			next := at + uint64(n)
-			to := next + uint64(in.Imm)
-			inside := to >= fn.Start && to < fn.End
-			switch op := in.Op; {
-			case in.Map == x86.Map0F && op == 0x0b, in.Map == x86.MapOne && op == 0xf4:
-				at = addr // a trap: nothing follows; addr is already seen
-				continue
-			case in.Map == x86.MapOne && (op == 0xc3 || op == 0xc2 || op == 0xcb || op == 0xca || op == 0xcf),
-				in.Map == x86.MapOne && op == 0xff && (in.Reg&7 == 4 || in.Reg&7 == 5):
+			f := o.mach.flow(at, o.File.Bytes(at, fn.End-at))
+			if f.n == 0 {
 				return true
-			case in.Map == x86.MapOne && op == 0xe8:
-				if !o.mayReturn(to, depth+1) {
+			}
+			inside := f.to >= fn.Start && f.to < fn.End
+			switch f.kind {
+			case ctlTrap:
+				at = addr // nothing follows; addr is already seen
+				continue
+			case ctlReturn, ctlIJump:
+				return true
+			case ctlCall:
+				if !o.mayReturn(f.to, depth+1) {
 					at = addr
 					continue
 				}
-			case in.Map == x86.MapOne && (op == 0xe9 || op == 0xeb):
+			case ctlJump:
 				if !inside {
-					if o.mayReturn(to, depth+1) {
+					if o.mayReturn(f.to, depth+1) {
 						return true
 					}
 					at = addr
 					continue
 				}
-				at = to
+				at = f.to
 				continue
-			case in.Map == x86.MapOne && (op >= 0x70 && op <= 0x7f || op >= 0xe0 && op <= 0xe3), in.Map == x86.Map0F && op >= 0x80 && op <= 0x8f:
+			case ctlBranch:
 				if inside {
-					work = append(work, to)
-				} else if o.mayReturn(to, depth+1) {
+					work = append(work, f.to)
+				} else if o.mayReturn(f.to, depth+1) {
 					return true
 				}
 			}
-			at = next
+			at += uint64(f.n)
 		}
 	}
 	return false

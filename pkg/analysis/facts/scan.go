@@ -47,6 +47,7 @@ type Object struct {
 	File  *object.File
 	Facts *Facts
 
+	mach    machine
 	bound   bitset // instruction boundaries, by address - textLo
 	textLo  uint64
 	textHi  uint64
@@ -97,7 +98,7 @@ func Build(ctx context.Context, f *object.File) (*Object, error) {
 		Interp: f.Interp, Soname: f.Soname, RPath: f.RPath, RunPath: f.RunPath, Needed: f.Needed,
 		NoDefLib: f.Flags1&FlagNoDefLib != 0, Go: f.GoPCLN[1] > 0, IsPIE: f.IsPIE, Warnings: f.Warnings,
 	}}
-	if f.Machine != elf.EM_X86_64 || f.Class != elf.ELFCLASS64 {
+	if o.mach = machineOf(f); o.mach == nil {
 		return o, nil
 	}
 	if err := o.build(ctx); err != nil {
@@ -278,6 +279,7 @@ func (o *Object) decodeAll(ctx context.Context) error {
 			pos = next
 		}
 	}
+	o.mach.addresses(o)
 	done := make(bitset, len(o.bound))
 	for {
 		var todo []uint64
@@ -305,8 +307,7 @@ func (o *Object) decodeRange(lo, hi uint64, resync bool) {
 	if uint64(len(code)) > hi-lo {
 		code = code[:hi-lo]
 	}
-	nonPIE := !o.File.IsPIE
-	var in x86.Inst
+	step := o.mach.abi().step
 	for p := 0; p < len(code); {
 		at := lo + uint64(p)
 		if resync {
@@ -314,18 +315,16 @@ func (o *Object) decodeRange(lo, hi uint64, resync bool) {
 				return
 			}
 		}
-		n := x86.Decode(code[p:], &in)
+		n := o.mach.scan(o, at, code[p:])
 		if n == 0 {
 			if resync {
 				return
 			}
-			p++
+			p += step
 			continue
 		}
 		o.bound.set(at - o.textLo)
-		next := at + uint64(n)
 		p += n
-		o.instruction(at, next, &in, nonPIE)
 	}
 }
 
@@ -422,8 +421,8 @@ func (o *Object) addJump(at, to uint64) {
 // where there is no unwind entry: calls do, branches don't (they stay within
 // a function, or leave it for a place that some call names as well).
 func (o *Object) isStart(at, to uint64) bool {
-	b := o.File.From(at)
-	return len(b) > 0 && b[0] == 0xe8 && to != at+5
+	f := o.mach.flow(at, o.File.From(at))
+	return f.kind == ctlCall && to != at+uint64(f.n)
 }
 
 func (o *Object) addAddr(at, to uint64, kind refKind) {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-
-	"github.com/confinehq/confine/pkg/analysis/x86"
 )
 
 // maxWrapperDepth bounds chains of wrappers that pass a number on.
@@ -248,7 +246,7 @@ func (o *Object) resolveSites(ctx context.Context) error {
 		states := o.statesAt(uint32(fi), addrs)
 		for i := range fn.Sites {
 			s := &fn.Sites[i]
-			n := o.interpret(uint32(fi), states[s.Addr].regs[x86.RAX], 0)
+			n := o.interpret(uint32(fi), states[s.Addr].regs[o.mach.abi().number], 0)
 			work = append(work, o.settle(s, n)...)
 			note(uint32(fi), n)
 		}

@@ -283,7 +283,7 @@ func (it *interp) call(s *state) {
 		}
 	}
 	if it.o.Facts.Go {
-		for _, r := range []int{x86.RBX, x86.R12, x86.R13, x86.R14, x86.R15} {
+		for _, r := range s.abi.goClobbered {
 			s.regs[r] = top
 		}
 	}

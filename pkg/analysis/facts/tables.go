@@ -81,6 +81,5 @@ func (o *Object) stubs(i int) bool {
 	if _, ok := o.pltSlot(start); ok {
 		return true
 	}
-	b := o.File.From(start)
-	return len(b) > 8 && b[0] == 0xff && b[1] == 0x35 && (b[6] == 0xff && b[7] == 0x25 || b[6] == 0xf2 && b[7] == 0xff && b[8] == 0x25)
+	return o.mach.pltHead(o.File.From(start))
 }

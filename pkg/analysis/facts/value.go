@@ -170,7 +170,8 @@ func (v val) mask32() val {
 
 // state is what is known at one instruction.
 type state struct {
-	regs  [16]val
+	abi   *abi
+	regs  [maxRegs]val
 	xmm   [16][2]val    // the halves of the vector registers, in Go programs; bottom is unknown, too
 	slots map[int64]val // offset from the entry stack pointer to the value of 8 bytes there
 	// narrow holds the offsets of slots of which only 4 bytes are known.
@@ -181,19 +182,22 @@ type state struct {
 	lost bool
 }
 
+// maxRegs is the largest number of general registers of an architecture.
+const maxRegs = 32
+
 const noEscape = int64(1) << 62
 
-func entryState() *state {
-	s := &state{slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: noEscape}
-	for r := range s.regs {
+func entryState(a *abi) *state {
+	s := &state{abi: a, slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: noEscape}
+	for r := range s.regs[:a.regs] {
 		s.regs[r] = param(Loc(r))
 	}
-	s.regs[4] = val{atoms: []atom{{aStack, 0, 0}}}
+	s.regs[a.sp] = val{atoms: []atom{{aStack, 0, 0}}}
 	return s
 }
 
-func unknownState() *state {
-	s := &state{slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: -noEscape, lost: true}
+func unknownState(a *abi) *state {
+	s := &state{abi: a, slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: -noEscape, lost: true}
 	for r := range s.regs {
 		s.regs[r] = top
 	}
@@ -221,7 +225,7 @@ func (s *state) merge(t *state, widen bool) bool {
 		}
 		return j
 	}
-	for r := range s.regs {
+	for r := range s.regs[:s.abi.regs] {
 		j := join(s.regs[r], t.regs[r])
 		if !j.equal(s.regs[r]) {
 			s.regs[r], changed = j, true
@@ -300,7 +304,7 @@ func (s *state) dropVectors(in *x86.Inst) {
 
 // unwritten is the value of a slot that nothing has been stored to.
 func (s *state) unwritten(off int64) val {
-	if !s.lost && off >= 8 {
+	if !s.lost && off >= s.abi.pushed {
 		if l, ok := StackLoc(off); ok {
 			return param(l)
 		}
@@ -378,13 +382,13 @@ func (s *state) unknownStore() {
 
 // call is a call of an unknown function.
 func (s *state) call() {
-	for _, r := range []int{0, 1, 2, 6, 7, 8, 9, 10, 11} {
+	for _, r := range s.abi.clobbered {
 		if low, ok := s.regs[r].hasStack(); ok {
 			s.escape = min(s.escape, low)
 		}
 	}
 	s.unknownStore()
-	for _, r := range []int{0, 1, 2, 6, 7, 8, 9, 10, 11} {
+	for _, r := range s.abi.clobbered {
 		s.regs[r] = top
 	}
 }

@@ -18,10 +18,6 @@ const nearby = 32
 // such pointers are many, and what they lead to lies side by side.
 const nearbyPointed = 16
 
-// argRegs are the registers in which either calling convention passes
-// arguments: System V's six, and those that Go adds.
-var argRegs = [...]uint8{x86.RDI, x86.RSI, x86.RDX, x86.RCX, x86.R8, x86.R9, x86.RAX, x86.RBX, x86.R10, x86.R11}
-
 // watch notes what one function does with the address of a variable that it
 // takes.
 type watch struct {
@@ -71,8 +67,8 @@ func (it *interp) noteJump(s *state, to uint64) {
 	if it.watch == nil || to >= it.fn.Start && to < it.fn.End {
 		return
 	}
-	for _, r := range argRegs {
-		if it.watch.near(s.regs[r]) && it.o.readsAtEntry(to, r) {
+	for _, r := range s.abi.goArgs {
+		if it.watch.near(s.regs[r]) && it.o.mach.readsAtEntry(it.o, to, r) {
 			it.watch.escapes = true
 		}
 	}
@@ -83,58 +79,11 @@ func (it *interp) noteCall(s *state, in *x86.Inst, next uint64) {
 	if it.watch == nil {
 		return
 	}
-	for _, r := range argRegs {
+	for _, r := range s.abi.goArgs {
 		if it.watch.near(s.regs[r]) {
 			it.watch.escapes = true
 		}
 	}
-}
-
-// readsAtEntry reports whether the code at addr may read a register before it
-// writes it: only straight code that writes it first is known not to.
-func (o *Object) readsAtEntry(addr uint64, r uint8) bool {
-	var in x86.Inst
-	for range 64 {
-		b := o.File.From(addr)
-		n := x86.Decode(b, &in)
-		if n == 0 || in.Vector || in.Map != x86.MapOne || terminates(&in) && in.Op != 0xe8 ||
-			in.Op >= 0x70 && in.Op <= 0x7f || in.Op == 0xe8 || in.Op == 0xcd || in.Op >= 0xe0 && in.Op <= 0xe3 {
-			return true
-		}
-		if in.IsMem() && (in.Base == r || in.Index == r) {
-			return true
-		}
-		switch op := in.Op; {
-		case op == 0x89: // mov reg to r/m
-			if in.Reg == r {
-				return true
-			}
-			if in.Mod == 3 && in.RM == r && in.OpSize >= 4 {
-				return false
-			}
-		case op == 0x8b || op == 0x8d: // mov r/m to reg, lea
-			if in.Mod == 3 && in.RM == r {
-				return true
-			}
-			if in.Reg == r && in.OpSize >= 4 {
-				return false
-			}
-		case op >= 0xb8 && op <= 0xbf:
-			if in.RM == r {
-				return false
-			}
-		case op >= 0x50 && op <= 0x57:
-			if in.RM == r {
-				return true
-			}
-		case op == 0x90:
-		case op == 0x83 && in.Mod == 3 && in.RM == x86.RSP:
-		default:
-			return true
-		}
-		addr += uint64(n)
-	}
-	return true
 }
 
 // watchVariable runs a function that takes the address of a variable.
@@ -166,7 +115,6 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 		return unresolved("the number is in a variable that other objects, or pointers in data, can change")
 	}
 	var out numbers
-	var in x86.Inst
 	taken := map[uint32]bool{} // functions that take the address
 	stored := func(fi uint32, v val, s *state) {
 		m := use(fi, v, s)
@@ -193,27 +141,24 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 			}
 			continue
 		}
-		if n := x86.Decode(o.File.From(o.at(r)), &in); n == 0 {
-			continue
-		}
-		store, reg, exact := storeOf(&in)
-		if !store || r.to < addr && r.to+storeWidth(&in) <= addr {
+		acc := o.mach.access(o.File.From(o.at(r)))
+		if !acc.store || r.to < addr && r.to+acc.width <= addr {
 			continue
 		}
 		if r.to != addr {
 			return unresolved("the number is in a variable that is written as part of another")
 		}
-		if !exact || in.Base != x86.None || in.Index != x86.None {
+		if !acc.plain {
 			return unresolved("the number is in a variable that is written in an unknown way")
 		}
-		if reg == x86.None {
-			m := use(uint32(fi), constant(in.Imm), unknownState())
+		if acc.hasImm {
+			m := use(uint32(fi), constant(acc.imm), unknownState(o.mach.abi()))
 			m.keep(uint32(fi))
 			out.add(m)
 			continue
 		}
 		s := o.statesAt(uint32(fi), []uint64{o.at(r)})[o.at(r)]
-		stored(uint32(fi), s.regs[reg], s)
+		stored(uint32(fi), s.regs[acc.reg], s)
 	}
 	for _, fi := range slices.Sorted(maps.Keys(taken)) {
 		w := o.watchVariable(fi, addr)
@@ -307,21 +252,12 @@ func storeWidth(in *x86.Inst) uint64 {
 // data is guessed, and it matters only for numbers kept behind a pointer in a
 // variable (set*id of glibc in static programs).
 func (o *Object) scalarAt(addr, size uint64) bool {
-	var in x86.Inst
 	if !o.spend(len(o.refs) / lookCost) {
 		return false
 	}
 	for i := range o.refs {
 		r := &o.refs[i]
-		if r.to != addr || r.kind != refLoad || x86.Decode(o.File.From(o.at(r)), &in) == 0 {
-			continue
-		}
-		if in.Vector || uint64(in.OpSize) > size {
-			continue
-		}
-		switch {
-		case in.Map == x86.MapOne && (in.Op == 0x89 || in.Op == 0x8b || in.Op == 0xc7 || in.Op == 0x87),
-			in.Map == x86.Map0F && (in.Op == 0xb1 || in.Op == 0xc1):
+		if r.to == addr && r.kind == refLoad && o.mach.scalar(o.File.From(o.at(r)), size) {
 			return true
 		}
 	}

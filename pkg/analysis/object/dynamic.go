@@ -6,20 +6,58 @@ import (
 	"strconv"
 )
 
-// Relocation types of x86-64 that matter here (psABI table 4.9).
+// Kinds of relocations that matter here.
 const (
-	R64        = uint32(elf.R_X86_64_64)
-	RCopy      = uint32(elf.R_X86_64_COPY)
-	RGlobDat   = uint32(elf.R_X86_64_GLOB_DAT)
-	RJumpSlot  = uint32(elf.R_X86_64_JMP_SLOT)
-	RRelative  = uint32(elf.R_X86_64_RELATIVE)
-	RIRelative = uint32(elf.R_X86_64_IRELATIVE)
+	ROther     = uint32(iota)
+	R64        // a symbol's address, plus the addend
+	RCopy      // a symbol's content
+	RGlobDat   // a symbol's address
+	RJumpSlot  // a symbol's address, when it is first called
+	RRelative  // the load base plus the addend
+	RIRelative // what the function at the load base plus the addend returns
+	RTLS       // what describes a thread-local variable
 )
 
-// IsTLS reports whether a relocation fills a slot that describes a
-// thread-local variable (psABI: DTPMOD64, TLSDESC).
-func IsTLS(t uint32) bool {
-	return t == uint32(elf.R_X86_64_DTPMOD64) || t == uint32(elf.R_X86_64_TLSDESC)
+// relocKind returns the kind of a machine's relocation type (psABI x86-64 table
+// 4.9; ELF for the Arm 64-bit Architecture, "Dynamic relocations").
+func relocKind(m elf.Machine, t uint32) uint32 {
+	switch m {
+	case elf.EM_X86_64:
+		switch elf.R_X86_64(t) {
+		case elf.R_X86_64_64:
+			return R64
+		case elf.R_X86_64_COPY:
+			return RCopy
+		case elf.R_X86_64_GLOB_DAT:
+			return RGlobDat
+		case elf.R_X86_64_JMP_SLOT:
+			return RJumpSlot
+		case elf.R_X86_64_RELATIVE:
+			return RRelative
+		case elf.R_X86_64_IRELATIVE:
+			return RIRelative
+		case elf.R_X86_64_DTPMOD64, elf.R_X86_64_TLSDESC:
+			return RTLS
+		}
+	case elf.EM_AARCH64:
+		switch elf.R_AARCH64(t) {
+		case elf.R_AARCH64_ABS64:
+			return R64
+		case elf.R_AARCH64_COPY:
+			return RCopy
+		case elf.R_AARCH64_GLOB_DAT:
+			return RGlobDat
+		case elf.R_AARCH64_JUMP_SLOT:
+			return RJumpSlot
+		case elf.R_AARCH64_RELATIVE:
+			return RRelative
+		case elf.R_AARCH64_IRELATIVE:
+			return RIRelative
+		case elf.R_AARCH64_TLS_DTPMOD64, elf.R_AARCH64_TLSDESC, elf.R_AARCH64_TLS_TPREL64:
+			return RTLS
+		}
+	}
+	return ROther
 }
 
 const (
@@ -164,7 +202,7 @@ func (f *File) relocations() {
 	for _, b := range f.relaTables() {
 		for ; len(b) >= 24; b = b[24:] {
 			info := le.Uint64(b[8:])
-			r := Reloc{Addr: le.Uint64(b), Addend: le.Uint64(b[16:]), Type: uint32(info), Sym: int32(info >> 32)}
+			r := Reloc{Addr: le.Uint64(b), Addend: le.Uint64(b[16:]), Type: relocKind(f.Machine, uint32(info)), Sym: int32(info >> 32)}
 			if r.Sym == 0 {
 				r.Sym = -1
 			}

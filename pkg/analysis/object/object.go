@@ -5,8 +5,8 @@
 // Everything here parses bytes from a container: every offset is checked, every
 // count is bounded by the file's size, and nothing panics.
 //
-// Sources: System V ABI (gABI) chapters 4 and 5, the x86-64 psABI, the LSB
-// (symbol versions, .eh_frame and .eh_frame_hdr).
+// Sources: System V ABI (gABI) chapters 4 and 5, the x86-64 and AArch64 psABIs,
+// the LSB (symbol versions, .eh_frame and .eh_frame_hdr).
 package object
 
 import (
@@ -70,8 +70,8 @@ type Symbol struct {
 type Reloc struct {
 	Addr   uint64 // where
 	Addend uint64
-	Sym    int32 // index in DynSyms, -1 when none
-	Type   uint32
+	Sym    int32  // index in DynSyms, -1 when none
+	Type   uint32 // a kind: ROther, R64, ...
 }
 
 // FDE is one function's range from .eh_frame.

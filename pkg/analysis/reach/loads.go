@@ -3,9 +3,9 @@ package reach
 import (
 	"strings"
 
+	"github.com/confinehq/confine/pkg/analysis/facts"
 	"github.com/confinehq/confine/pkg/analysis/link"
 	"github.com/confinehq/confine/pkg/analysis/objects"
-	"github.com/confinehq/confine/pkg/analysis/x86"
 )
 
 func (g *graph) str(mi int32, s uint32) {
@@ -37,9 +37,9 @@ func (g *graph) special(n node, imp uint32) {
 	m := g.members[n.m]
 	switch m.facts.Imports[imp].Name {
 	case "dlopen", "dlmopen", "__libc_dlopen_mode":
-		l := param(x86.RDI)
+		l := facts.Argument(m.facts.Machine, 0)
 		if m.facts.Imports[imp].Name == "dlmopen" {
-			l = param(x86.RSI)
+			l = facts.Argument(m.facts.Machine, 1)
 		}
 		names, ok := g.names(n, imp, l)
 		if !ok || names.Computed {
@@ -49,7 +49,7 @@ func (g *graph) special(n node, imp uint32) {
 			g.loads = append(g.loads, Name{s, m.link})
 		}
 	case "dlsym", "dlvsym":
-		names, ok := g.names(n, imp, param(x86.RSI))
+		names, ok := g.names(n, imp, facts.Argument(m.facts.Machine, 1))
 		if !ok || names.Computed {
 			g.lookAll()
 			g.issue("computed-dlsym", m.link.Object.Path, "it looks functions up by names that it computes; all exports of the libraries that it loads are included", true)
