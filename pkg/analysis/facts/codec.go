@@ -4,7 +4,6 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 )
@@ -16,7 +15,6 @@ var ErrCorrupt = errors.New("corrupt facts")
 // Lists that are sorted by construction are written as differences.
 func Encode(f *Facts) []byte {
 	var w writer
-	w.uint(Version)
 	w.uint(uint64(f.Machine))
 	w.uint(uint64(f.Class))
 	w.uint(uint64(f.Size))
@@ -29,21 +27,31 @@ func Encode(f *Facts) []byte {
 	w.deltas(f.Roots)
 	w.deltas(f.RootImports)
 	w.deltas(f.RootRegions)
-	w.uint(uint64(len(f.Imports)))
-	for i := range f.Imports {
-		m := &f.Imports[i]
-		w.strings(m.Name, m.Version)
-		w.bools(m.Weak, m.Own, m.Copy)
-		w.uint(uint64(m.OwnFunc))
-		w.uint(uint64(m.OwnRegion))
-	}
 	w.uint(uint64(len(f.Exports)))
 	for i := range f.Exports {
 		e := &f.Exports[i]
-		w.strings(e.Name, e.Version)
-		w.bools(e.Hidden, e.IFunc)
+		w.string(colName, e.Name)
+		w.string(colVersion, e.Version)
+		w.bools(e.Hidden, e.IFunc, e.Region > 0)
 		w.uint(uint64(e.Func))
-		w.uint(uint64(e.Region))
+		if e.Region > 0 {
+			w.uint(uint64(e.Region))
+		}
+	}
+	own := f.ownFuncs()
+	w.uint(uint64(len(f.Imports)))
+	for i := range f.Imports {
+		m := &f.Imports[i]
+		w.string(colName, m.Name)
+		w.string(colVersion, m.Version)
+		usual := m.OwnFunc == own[m.Name]
+		w.bools(m.Weak, m.Own, m.Copy, m.OwnRegion > 0, usual)
+		if !usual {
+			w.uint(uint64(m.OwnFunc))
+		}
+		if m.OwnRegion > 0 {
+			w.uint(uint64(m.OwnRegion))
+		}
 	}
 	w.uint(uint64(len(f.Regions)))
 	for i := range f.Regions {
@@ -60,43 +68,137 @@ func Encode(f *Facts) []byte {
 	last := uint64(0)
 	for i := range f.Funcs {
 		fn := &f.Funcs[i]
-		w.uint(fn.Start - last)
+		w.int(int64(fn.Start - last))
 		w.uint(fn.End - fn.Start)
-		last = fn.Start
-		w.function(fn)
+		last = fn.End
+		w.function(fn, i)
 	}
-	w.uint(uint64(len(f.Symbols)))
-	for _, i := range slices.Sorted(maps.Keys(f.Symbols)) {
-		w.uint(uint64(i))
-		w.strings(f.Symbols[i])
-	}
-	return w.b
+	w.symbols(f)
+	return w.packed()
 }
 
+// ownFuncs maps the names of exports to their functions (index+1).
+func (f *Facts) ownFuncs() map[string]uint32 {
+	m := map[string]uint32{}
+	for i := range f.Exports {
+		if e := &f.Exports[i]; e.Func > 0 {
+			m[e.Name] = e.Func
+		}
+	}
+	return m
+}
+
+// exportNames names functions by the exports that they are.
+func (f *Facts) exportNames() map[uint32]string {
+	m := map[uint32]string{}
+	for i := range f.Exports {
+		e := &f.Exports[i]
+		if old, ok := m[e.Func-1]; e.Func > 0 && (!ok || better(e.Name, old)) {
+			m[e.Func-1] = e.Name
+		}
+	}
+	return m
+}
+
+// symbols writes the names that functions have beside those of their exports.
+func (w *writer) symbols(f *Facts) {
+	names := f.exportNames()
+	var other []uint32
+	for i, s := range f.Symbols {
+		if n, ok := names[i]; !ok || n != s {
+			other = append(other, i)
+		}
+	}
+	for i := range names {
+		if _, ok := f.Symbols[i]; !ok {
+			other = append(other, i)
+		}
+	}
+	slices.Sort(other)
+	w.deltas(other)
+	for _, i := range other {
+		s, ok := f.Symbols[i]
+		w.bools(ok)
+		w.string(colName, s)
+	}
+}
+
+func (r *reader) symbols(f *Facts) {
+	f.Symbols = f.exportNames()
+	for _, i := range r.deltas() {
+		ok, s := r.uint(), r.string(colName)
+		if ok&1 != 0 {
+			f.Symbols[i] = s
+		} else {
+			delete(f.Symbols, i)
+		}
+	}
+}
+
+// Strings of one column tend to follow each other in the table.
+const (
+	colOther = iota
+	colName
+	colVersion
+	columns
+)
+
+// writer collects the body and, apart, a table of the strings in it: each
+// stands there once, in the order of their first use, as the bytes that it
+// shares with the one before and the rest of it.
 type writer struct {
-	b []byte
+	b     []byte
+	table []byte
+	total uint64 // bytes of all strings in the table
+	last  string
 	// seen numbers the strings that were written; key: the string.
 	seen map[string]uint64
+	next [columns]uint64
+}
+
+// packed returns everything that was written, compressed, behind the version.
+func (w *writer) packed() []byte {
+	plain := binary.AppendUvarint(nil, uint64(len(w.seen)))
+	plain = binary.AppendUvarint(plain, w.total)
+	plain = append(append(plain, w.table...), w.b...)
+	return pack(plain)
 }
 
 func (w *writer) uint(v uint64) { w.b = binary.AppendUvarint(w.b, v) }
 func (w *writer) int(v int64)   { w.b = binary.AppendVarint(w.b, v) }
 
-// strings writes each string once, and a number from then on.
 func (w *writer) strings(list ...string) {
+	for _, s := range list {
+		w.string(colOther, s)
+	}
+}
+
+// string writes where a string stands in the table, as the distance from the
+// place behind the one before it in its column.
+func (w *writer) string(column int, s string) {
 	if w.seen == nil {
 		w.seen = map[string]uint64{}
 	}
-	for _, s := range list {
-		if n, ok := w.seen[s]; ok {
-			w.uint(n)
-			continue
-		}
-		w.uint(0)
-		w.uint(uint64(len(s)))
-		w.b = append(w.b, s...)
-		w.seen[s] = uint64(len(w.seen)) + 1
+	n, ok := w.seen[s]
+	if !ok {
+		n = uint64(len(w.seen))
+		w.seen[s] = n
+		w.append(s)
 	}
+	w.int(int64(n - w.next[column]))
+	w.next[column] = n + 1
+}
+
+func (w *writer) append(s string) {
+	shared := 0
+	for shared < min(len(s), len(w.last)) && s[shared] == w.last[shared] {
+		shared++
+	}
+	w.table = binary.AppendUvarint(w.table, uint64(shared))
+	w.table = binary.AppendUvarint(w.table, uint64(len(s)-shared))
+	w.table = append(w.table, s[shared:]...)
+	w.last = s
+	w.total += uint64(len(s))
 }
 
 func (w *writer) list(s []string) {
@@ -123,25 +225,31 @@ func (w *writer) deltas(v []uint32) {
 	}
 }
 
-func (w *writer) function(fn *Func) {
-	w.bools(fn.ComputedJump, len(fn.Edges) > 0, len(fn.Imports) > 0, len(fn.Regions) > 0, len(fn.Strings) > 0, len(fn.Sites) > 0)
+// function writes edges as distances from the function's own index.
+func (w *writer) function(fn *Func, self int) {
+	calls := !slices.ContainsFunc(fn.Edges, func(e Edge) bool { return e.Kind != EdgeCall })
+	called := !slices.ContainsFunc(fn.Imports, func(i ImportUse) bool { return !i.Called })
+	w.bools(fn.ComputedJump, len(fn.Edges) > 0, len(fn.Imports) > 0, len(fn.Regions) > 0, len(fn.Strings) > 0, len(fn.Sites) > 0, calls, called)
 	if len(fn.Edges) > 0 {
 		w.uint(uint64(len(fn.Edges)))
-		last := uint32(0)
+		last := int64(self)
 		for _, e := range fn.Edges {
-			w.int(int64(e.To) - int64(last))
-			w.uint(uint64(e.Kind))
-			last = e.To
+			w.int(int64(e.To) - last)
+			if !calls {
+				w.uint(uint64(e.Kind))
+			}
+			last = int64(e.To)
 		}
 	}
 	if len(fn.Imports) > 0 {
 		w.uint(uint64(len(fn.Imports)))
+		last := uint32(0)
 		for _, i := range fn.Imports {
-			v := uint64(i.Import) << 1
-			if i.Called {
-				v |= 1
+			w.int(int64(i.Import) - int64(last))
+			if !called {
+				w.bools(i.Called)
 			}
-			w.uint(v)
+			last = i.Import
 		}
 	}
 	if len(fn.Regions) > 0 {
@@ -178,20 +286,19 @@ func (w *writer) sites(list []Site, base uint64) {
 // EncodeSites writes the sites of some functions; key: function index.
 func EncodeSites(m map[uint32][]Site) []byte {
 	var w writer
-	w.uint(Version)
 	w.uint(uint64(len(m)))
 	for _, i := range slices.Sorted(maps.Keys(m)) {
 		w.uint(uint64(i))
 		w.sites(m[i], 0)
 	}
-	return w.b
+	return w.packed()
 }
 
 // DecodeSites reads what EncodeSites wrote.
 func DecodeSites(data []byte) (map[uint32][]Site, error) {
-	r := reader{b: data}
-	if v := r.uint(); v != Version {
-		return nil, fmt.Errorf("%w: version %d", ErrCorrupt, v)
+	r, err := unpacked(data)
+	if err != nil {
+		return nil, err
 	}
 	m := map[uint32][]Site{}
 	for range r.count(2) {
@@ -204,38 +311,48 @@ func DecodeSites(data []byte) (map[uint32][]Site, error) {
 // Decode reads what Encode wrote; ErrCorrupt for anything else. What it
 // returns is consistent: every index points into its list.
 func Decode(data []byte) (*Facts, error) {
-	r := reader{b: data}
-	if v := r.uint(); v != Version {
-		return nil, fmt.Errorf("%w: version %d", ErrCorrupt, v)
+	r, err := unpacked(data)
+	if err != nil {
+		return nil, err
 	}
 	f := &Facts{Machine: elf.Machine(r.uint()), Class: elf.Class(r.uint()), Size: int64(r.uint())}
-	f.Interp, f.Soname, f.RPath, f.RunPath = r.string(), r.string(), r.string(), r.string()
+	f.Interp, f.Soname, f.RPath, f.RunPath = r.string(colOther), r.string(colOther), r.string(colOther), r.string(colOther)
 	f.Needed = r.list()
 	b := r.uint()
 	f.NoDefLib, f.Go, f.IsPIE = b&1 != 0, b&2 != 0, b&4 != 0
 	f.Warnings, f.Strings = r.list(), r.list()
 	f.Entry = uint32(r.uint())
 	f.Roots, f.RootImports, f.RootRegions = r.deltas(), r.deltas(), r.deltas()
-	f.Imports = make([]Import, r.count(5))
-	for i := range f.Imports {
-		m := &f.Imports[i]
-		m.Name, m.Version = r.string(), r.string()
-		b := r.uint()
-		m.Weak, m.Own, m.Copy = b&1 != 0, b&2 != 0, b&4 != 0
-		m.OwnFunc, m.OwnRegion = uint32(r.uint()), uint32(r.uint())
-	}
-	f.Exports = make([]Export, r.count(5))
+	f.Exports = make([]Export, r.count(4))
 	for i := range f.Exports {
 		e := &f.Exports[i]
-		e.Name, e.Version = r.string(), r.string()
+		e.Name, e.Version = r.string(colName), r.string(colVersion)
 		b := r.uint()
 		e.Hidden, e.IFunc = b&1 != 0, b&2 != 0
-		e.Func, e.Region = uint32(r.uint()), uint32(r.uint())
+		e.Func = uint32(r.uint())
+		if b&4 != 0 {
+			e.Region = uint32(r.uint())
+		}
+	}
+	own := f.ownFuncs()
+	f.Imports = make([]Import, r.count(3))
+	for i := range f.Imports {
+		m := &f.Imports[i]
+		m.Name, m.Version = r.string(colName), r.string(colVersion)
+		b := r.uint()
+		m.Weak, m.Own, m.Copy = b&1 != 0, b&2 != 0, b&4 != 0
+		m.OwnFunc = own[m.Name]
+		if b&16 == 0 {
+			m.OwnFunc = uint32(r.uint())
+		}
+		if b&8 != 0 {
+			m.OwnRegion = uint32(r.uint())
+		}
 	}
 	f.Regions = make([]Region, r.count(7))
 	for i := range f.Regions {
 		g := &f.Regions[i]
-		g.Name, g.Start = r.string(), r.uint()
+		g.Name, g.Start = r.string(colOther), r.uint()
 		g.End = g.Start + r.uint()
 		g.Funcs, g.Imports, g.Regions, g.Strings = r.deltas(), r.deltas(), r.deltas(), r.deltas()
 	}
@@ -243,16 +360,12 @@ func Decode(data []byte) (*Facts, error) {
 	last := uint64(0)
 	for i := range f.Funcs {
 		fn := &f.Funcs[i]
-		fn.Start = last + r.uint()
+		fn.Start = last + uint64(r.int())
 		fn.End = fn.Start + r.uint()
-		last = fn.Start
-		r.function(fn)
+		last = fn.End
+		r.function(fn, i)
 	}
-	f.Symbols = map[uint32]string{}
-	for range r.count(2) {
-		i := uint32(r.uint())
-		f.Symbols[i] = r.string()
-	}
+	r.symbols(f)
 	if err := r.end(); err != nil {
 		return nil, err
 	}
@@ -260,9 +373,68 @@ func Decode(data []byte) (*Facts, error) {
 }
 
 type reader struct {
-	b    []byte
-	bad  bool
-	seen []string
+	b       []byte
+	bad     bool
+	strs    []string
+	numbers slab[uint32]
+	edges   slab[Edge]
+	uses    slab[ImportUse]
+	next    [columns]uint64
+}
+
+// slab hands out many small slices that share few allocations.
+type slab[T any] struct{ free []T }
+
+func (s *slab[T]) take(n int) []T {
+	if n > len(s.free) {
+		s.free = make([]T, max(n, 1024))
+	}
+	out := s.free[:n:n]
+	s.free = s.free[n:]
+	return out
+}
+
+func unpacked(data []byte) (*reader, error) {
+	plain, err := unpack(data)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{b: plain}
+	r.table()
+	if r.bad {
+		return nil, ErrCorrupt
+	}
+	return r, nil
+}
+
+// table reads the strings, into one piece of memory.
+func (r *reader) table() {
+	n, total := r.count(2), r.uint()
+	if total > maxStrings {
+		r.bad = true
+		return
+	}
+	ends := make([]int, 0, n)
+	text := make([]byte, 0, total)
+	last := 0 // where the string before begins
+	for range n {
+		shared, rest := r.uint(), r.count(1)
+		if r.bad || shared > uint64(len(text)-last) || uint64(len(text))+shared+uint64(rest) > total {
+			r.bad = true
+			return
+		}
+		begin := len(text)
+		text = append(text, text[last:last+int(shared)]...)
+		text = append(text, r.b[:rest]...)
+		r.b = r.b[rest:]
+		ends, last = append(ends, len(text)), begin
+	}
+	all := string(text)
+	r.strs = make([]string, n)
+	begin := 0
+	for i, end := range ends {
+		r.strs[i], begin = all[begin:end], end
+	}
 }
 
 func (r *reader) end() error {
@@ -303,20 +475,14 @@ func (r *reader) count(size int) int {
 	return int(v)
 }
 
-func (r *reader) string() string {
-	n := r.uint()
-	if n > 0 {
-		if n > uint64(len(r.seen)) {
-			r.bad, r.b = true, nil
-			return ""
-		}
-		return r.seen[n-1]
+func (r *reader) string(column int) string {
+	n := r.next[column] + uint64(r.int())
+	if n >= uint64(len(r.strs)) {
+		r.bad, r.b = true, nil
+		return ""
 	}
-	l := r.count(1)
-	s := string(r.b[:l])
-	r.b = r.b[l:]
-	r.seen = append(r.seen, s)
-	return s
+	r.next[column] = n + 1
+	return r.strs[n]
 }
 
 func (r *reader) list() []string {
@@ -326,7 +492,7 @@ func (r *reader) list() []string {
 	}
 	out := make([]string, n)
 	for i := range out {
-		out[i] = r.string()
+		out[i] = r.string(colOther)
 	}
 	return out
 }
@@ -336,7 +502,7 @@ func (r *reader) deltas() []uint32 {
 	if n == 0 {
 		return nil
 	}
-	out := make([]uint32, n)
+	out := r.numbers.take(n)
 	last := int64(0)
 	for i := range out {
 		last += r.int()
@@ -345,22 +511,26 @@ func (r *reader) deltas() []uint32 {
 	return out
 }
 
-func (r *reader) function(fn *Func) {
+func (r *reader) function(fn *Func, self int) {
 	b := r.uint()
 	fn.ComputedJump = b&1 != 0
 	if b&2 != 0 {
-		fn.Edges = make([]Edge, r.count(2))
-		last := int64(0)
+		fn.Edges = r.edges.take(r.count(1))
+		last := int64(self)
 		for i := range fn.Edges {
 			last += r.int()
-			fn.Edges[i] = Edge{uint32(last), EdgeKind(r.uint())}
+			fn.Edges[i] = Edge{uint32(last), EdgeCall}
+			if b&64 == 0 {
+				fn.Edges[i].Kind = EdgeKind(r.uint())
+			}
 		}
 	}
 	if b&4 != 0 {
-		fn.Imports = make([]ImportUse, r.count(1))
+		fn.Imports = r.uses.take(r.count(1))
+		last := int64(0)
 		for i := range fn.Imports {
-			v := r.uint()
-			fn.Imports[i] = ImportUse{uint32(v >> 1), v&1 != 0}
+			last += r.int()
+			fn.Imports[i] = ImportUse{uint32(last), b&128 != 0 || r.uint() != 0}
 		}
 	}
 	if b&8 != 0 {
@@ -393,7 +563,7 @@ func (r *reader) sites(base uint64) []Site {
 		}
 		b := r.uint()
 		s.Derefs, s.Called = b&1 != 0, b&2 != 0
-		s.Unresolved, s.Via = r.string(), uint32(r.uint())
+		s.Unresolved, s.Via = r.string(colOther), uint32(r.uint())
 	}
 	return out
 }

@@ -154,12 +154,24 @@ func TestCodecBroken(t *testing.T) {
 	if _, err := Decode(append(slices.Clone(text), 0)); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("with a byte more: %v", err)
 	}
-	for n := range text {
-		for bit := range 8 {
-			b := slices.Clone(text)
-			b[n] ^= 1 << bit
-			decodable(t, b)
+	plain, err := unpack(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range plain {
+		if _, err := Decode(pack(plain[:n])); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("first %d bytes of the plain text: %v", n, err)
 		}
+		for bit := range 8 {
+			b := slices.Clone(plain)
+			b[n] ^= 1 << bit
+			decodable(t, pack(b))
+		}
+	}
+	for n := range text {
+		b := slices.Clone(text)
+		b[n] ^= 1
+		decodable(t, b)
 	}
 }
 
@@ -204,9 +216,16 @@ func TestSitesCodec(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(Encode(sample()))
-	f.Add(Encode(&Facts{}))
-	f.Fuzz(func(t *testing.T, text []byte) {
+	for _, g := range []*Facts{sample(), {}} {
+		plain, err := unpack(Encode(g))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(plain)
+	}
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		decodable(t, plain)
+		text := pack(plain)
 		decodable(t, text)
 		if g, err := Decode(text); err == nil {
 			roundTrip(t, g)
@@ -216,9 +235,13 @@ func FuzzDecode(f *testing.F) {
 
 func FuzzDecodeSites(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(EncodeSites(map[uint32][]Site{3: sample().Funcs[1].Sites, 9: nil}))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		m, err := DecodeSites(text)
+	plain, err := unpack(EncodeSites(map[uint32][]Site{3: sample().Funcs[1].Sites, 9: nil}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(plain)
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		m, err := DecodeSites(pack(plain))
 		if err != nil {
 			if !errors.Is(err, ErrCorrupt) {
 				t.Error(err)

@@ -42,25 +42,47 @@ func (o *Object) sites(ctx context.Context, name string, compute func(*facts.Obj
 	if err != nil {
 		return nil, err
 	}
-	k := o.SHA256 + "." + name
-	if o.set.cache != nil {
-		if data, err := o.set.cache.Get(ctx, k); err == nil && data != nil {
-			if m, err := facts.DecodeSites(data); err == nil && valid(m, len(f.Funcs)) {
-				return m, nil
-			}
+	o.mu.Lock()
+	m, ok := o.answers[name]
+	o.mu.Unlock()
+	if ok {
+		return m, nil
+	}
+	if m = o.kept(ctx, name, len(f.Funcs)); m == nil {
+		code, err := o.Code(ctx)
+		if err != nil {
+			return nil, err
+		}
+		o.mu.Lock()
+		m = compute(code)
+		o.mu.Unlock()
+		if o.set.cache != nil {
+			_ = o.set.cache.Put(ctx, o.SHA256+"."+name, facts.EncodeSites(m))
 		}
 	}
-	code, err := o.Code(ctx)
-	if err != nil {
-		return nil, err
-	}
 	o.mu.Lock()
-	m := compute(code)
-	o.mu.Unlock()
-	if o.set.cache != nil {
-		_ = o.set.cache.Put(ctx, k, facts.EncodeSites(m))
+	defer o.mu.Unlock()
+	if o.answers == nil {
+		o.answers = map[string]map[uint32][]facts.Site{}
 	}
+	o.answers[name] = m
 	return m, nil
+}
+
+// kept reads an answer from the cache, nil when it isn't there.
+func (o *Object) kept(ctx context.Context, name string, funcs int) map[uint32][]facts.Site {
+	if o.set.cache == nil {
+		return nil
+	}
+	data, err := o.set.cache.Get(ctx, o.SHA256+"."+name)
+	if err != nil || data == nil {
+		return nil
+	}
+	m, err := facts.DecodeSites(data)
+	if err != nil || !valid(m, funcs) {
+		return nil
+	}
+	return m
 }
 
 // Passed evaluates a location at every direct call from function c to function

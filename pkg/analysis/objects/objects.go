@@ -46,7 +46,11 @@ type Object struct {
 	facts *facts.Facts
 	code  *facts.Object
 	err   error
-	mu    sync.Mutex // guards code after done
+	mu    sync.Mutex // guards code after done, and what follows
+	// answers and names keep what was asked; key: as in the cache, without the
+	// object.
+	answers map[string]map[uint32][]facts.Site
+	names   map[string]map[uint32]Names
 }
 
 // Facts waits for the facts of the object.

@@ -22,7 +22,28 @@ type Names struct {
 // ImportNames evaluates a location at every call of an import as a pointer to
 // a string; key: index of the calling function.
 func (o *Object) ImportNames(ctx context.Context, imp uint32, l facts.Loc) (map[uint32]Names, error) {
-	k := fmt.Sprintf("%s.s%d.%d.%d", o.SHA256, facts.Version, imp, l)
+	name := fmt.Sprintf("s%d.%d.%d", facts.Version, imp, l)
+	o.mu.Lock()
+	m, ok := o.names[name]
+	o.mu.Unlock()
+	if ok {
+		return m, nil
+	}
+	m, err := o.importNames(ctx, name, imp, l)
+	if err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.names == nil {
+		o.names = map[string]map[uint32]Names{}
+	}
+	o.names[name] = m
+	return m, nil
+}
+
+func (o *Object) importNames(ctx context.Context, name string, imp uint32, l facts.Loc) (map[uint32]Names, error) {
+	k := o.SHA256 + "." + name
 	if o.set.cache != nil {
 		if data, err := o.set.cache.Get(ctx, k); err == nil && data != nil {
 			var m map[uint32]Names
@@ -40,7 +61,7 @@ func (o *Object) ImportNames(ctx context.Context, imp uint32, l facts.Loc) (map[
 		var n Names
 		for i := range list {
 			n.Computed = n.Computed || list[i].Unresolved != "" || len(list[i].Params) > 0
-			if err := o.names(ctx, list[i].Nrs, &n); err != nil {
+			if err := o.readNames(ctx, list[i].Nrs, &n); err != nil {
 				return nil, err
 			}
 		}
@@ -56,7 +77,7 @@ func (o *Object) ImportNames(ctx context.Context, imp uint32, l facts.Loc) (map[
 	return m, nil
 }
 
-func (o *Object) names(ctx context.Context, addrs []int32, n *Names) error {
+func (o *Object) readNames(ctx context.Context, addrs []int32, n *Names) error {
 	if len(addrs) == 0 {
 		return nil
 	}
