@@ -1,0 +1,850 @@
+package proc
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/confinehq/confine/pkg/monitor"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+const (
+	// scanFirst and scanLast are the shortest and the longest time between two
+	// looks at all processes of a scope; it doubles while they show nothing
+	// new.
+	scanFirst = 100 * time.Millisecond
+	scanLast  = 2 * time.Second
+	// maxPending is how many processes wait for their next look; what comes
+	// above it is left to the next scan.
+	maxPending = 1 << 14
+	// maxMembers bounds what is remembered of processes that were looked at.
+	maxMembers = 1 << 16
+	// memberTime is how long a process number is believed to mean the same
+	// process after it ended. Numbers are used again after pid_max others.
+	memberTime = 3 * time.Second
+	// maxNamed is how many programs a note names.
+	maxNamed = 5
+)
+
+// Reasons of losses.
+const (
+	lostUnresolved = "a process ended before it could be looked at, and its name alone doesn't tell the file"
+	lostForeign    = "a process ended before it could be told whether it was in the scope"
+	lostMalformed  = "a line of the tool's output can't be read"
+)
+
+// looks are the times after an execution at which the process's mappings are
+// read: the loader's work, a program's start, its first requests.
+func looks() []time.Duration {
+	return []time.Duration{
+		time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond,
+		100 * time.Millisecond, 400 * time.Millisecond, 1600 * time.Millisecond,
+	}
+}
+
+// Naming says what a tool's name of an executed file is worth.
+type Naming int
+
+const (
+	// Asked is the path given to execve, which succeeded.
+	Asked Naming = iota
+	// FirstArgument is the first argument of an execve that may have failed.
+	FirstArgument
+)
+
+// Execution is what a tool tells about one execve.
+type Execution struct {
+	PID, PPID int32
+	// Name of the file; see Naming.
+	Name   string
+	Naming Naming
+	// Cut says that the name isn't whole.
+	Cut bool
+	// Args is the beginning of the argument vector in one text, separated by
+	// blanks; "" when the tool tells none.
+	Args string
+	// Comm is the name of the thread afterwards, "" when the tool doesn't tell.
+	Comm string
+	// Scoped says that the tool itself reports only what is in the scope.
+	Scoped bool
+}
+
+// Completer turns what a tool tells into events of a watch: it looks at each
+// process while it lives, and at what it has mapped. What it can't find out it
+// counts as lost.
+//
+// It sees mappings only by looking again and again, so that it misses those of
+// short-lived processes; Notes says how many there were.
+type Completer struct {
+	scope *Scope
+	root  *Root // nil when the scope names no process
+	sink  *monitor.Sink
+
+	looking sync.Mutex // held while an expected execution is looked for
+
+	mu       sync.Mutex
+	members  map[int32]member // by process number
+	reported map[fileKey]bool // executed files
+	mapped   map[mapKey]bool
+	queue    lookQueue
+	wake     chan struct{}
+	execs    uint64
+	unseen   map[string]uint64 // processes that ended unseen, by program
+	unseenN  uint64
+	cut      uint64
+	waiting  map[int32]*look // executions that may not be done yet
+}
+
+type member struct {
+	in   bool
+	path string // the program it runs
+	at   time.Time
+}
+
+type fileKey struct {
+	path          string
+	inode, device uint64
+}
+
+type mapKey struct {
+	by string
+	fileKey
+}
+
+func keyOf(f File) fileKey { return fileKey{f.Path, f.ID.GetInode(), f.ID.GetDevice()} }
+
+// NewCompleter prepares the completion of a watch. What runs in the scope by
+// now counts as known. Close releases it.
+func NewCompleter(scope *Scope, sink *monitor.Sink) *Completer {
+	c := &Completer{
+		scope: scope, sink: sink,
+		members: map[int32]member{}, reported: map[fileKey]bool{}, mapped: map[mapKey]bool{},
+		unseen: map[string]uint64{}, waiting: map[int32]*look{}, wake: make(chan struct{}, 1),
+	}
+	if scope.PID() > 0 {
+		c.root, _ = OpenRoot(scope.PID()) // names stay unresolved without it
+	}
+	pids, _ := scope.Processes() // none that are known is no harm
+	for _, pid := range pids {
+		if p, err := Open(pid); err == nil {
+			if f, err := p.Image(); err == nil {
+				c.reported[keyOf(f)] = true
+				c.members[pid] = member{in: true, path: f.Path, at: time.Now()}
+			}
+			p.Close()
+		}
+	}
+	return c
+}
+
+// Close releases what the completer holds.
+func (c *Completer) Close() {
+	if c.root != nil {
+		c.root.Close()
+	}
+}
+
+// now is the kernel's CLOCK_BOOTTIME in nanoseconds.
+func now() uint64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
+
+// Exec takes an execution that a tool tells. Calls come in the tool's order.
+func (c *Completer) Exec(x Execution) {
+	p, err := Open(x.PID)
+	if err != nil {
+		c.ended(x)
+		return
+	}
+	defer p.Close()
+	in, err := c.scope.Has(p)
+	switch {
+	case err != nil:
+		c.ended(x)
+		return
+	case !in && x.Scoped && c.isMember(x.PPID):
+		c.ended(x) // the number belongs to another process by now
+		return
+	case !in:
+		// Somebody else's, or a runtime on its way into the container.
+		c.remember(x.PID, false, "")
+		return
+	}
+	if x.Naming == FirstArgument {
+		c.expect(x, p)
+		return
+	}
+	image, err := p.Image()
+	if err != nil {
+		c.ended(x)
+		return
+	}
+	c.running(x, p, image)
+}
+
+// running reports an execution whose process lives and runs image, by that or
+// by a later execution.
+func (c *Completer) running(x Execution, p *Process, image File) {
+	e := &confinev1.Exec{
+		Time: now(), Pid: x.PID, Ppid: x.PPID, Comm: valid(x.Comm),
+		Path: image.Path, Filename: image.Path, File: image.ID,
+	}
+	asked, err := c.asked(x, p)
+	switch {
+	case c.isRuntime(x, image):
+		c.remember(x.PID, true, "")
+		return
+	case err != nil && !c.isOf(x, p):
+		// It runs something else by now, which has an event of its own.
+		c.lose(lostUnresolved)
+		return
+	case err != nil:
+		// The file that runs is known, and its arguments tell a script.
+		if x.Comm != "" {
+			c.script(e, p, x.Comm, image)
+		}
+	case sameFile(asked.File, image):
+		e.Path = image.Path
+		e.Filename = asked.Path
+	default:
+		between, interpreter, last, err := c.rootOf(p).chain(asked)
+		e.Filename = asked.Path
+		switch {
+		case err == nil && interpreter == "" && asked.IsELF():
+			// It went on to run something else before it could be looked at.
+			e.Path, e.File = asked.Path, asked.ID
+		case err == nil && interpreter != "":
+			e.Interpreter, e.Nested = interpreter, between
+			if !sameFile(last.File, image) {
+				e.Path, e.File = last.Path, last.ID
+			}
+		}
+	}
+	c.report(e)
+}
+
+// chain is Chain of a root that may be nil.
+func (r *Root) chain(f Found) ([]string, string, Found, error) {
+	if r == nil {
+		return nil, "", Found{}, errors.New("no root")
+	}
+	return r.Chain(f)
+}
+
+// rootOf is the root in which names of a process are looked up.
+func (c *Completer) rootOf(*Process) *Root { return c.root }
+
+// asked finds the file that an execution named; p may be nil.
+func (c *Completer) asked(x Execution, p *Process) (Found, error) {
+	if x.Cut {
+		return Found{}, errors.New("the name isn't whole")
+	}
+	if c.root == nil {
+		return Found{}, errors.New("no root")
+	}
+	cwd := "/"
+	if p != nil && !strings.HasPrefix(x.Name, "/") {
+		var err error
+		if cwd, err = p.Cwd(); err != nil {
+			return Found{}, err
+		}
+	}
+	for _, name := range spellings(x.Name) {
+		if f, err := c.root.Resolve(cwd, name); err == nil {
+			return f, nil
+		}
+	}
+	return Found{}, fmt.Errorf("%q isn't there", x.Name)
+}
+
+// spellings are the names that a quoted one may stand for: tools that quote
+// don't all quote their quoting character.
+func spellings(name string) []string {
+	if !strings.Contains(name, `\`) {
+		return []string{name}
+	}
+	return []string{name, strings.NewReplacer(`\"`, `"`, `\n`, "\n", `\t`, "\t", `\\`, `\`).Replace(name)}
+}
+
+// isOf reports whether a process still runs what an execution started.
+func (c *Completer) isOf(x Execution, p *Process) bool {
+	if x.Comm == "" {
+		return true
+	}
+	comm, err := p.read("comm", maxSmall)
+	return err == nil && strings.TrimSuffix(string(comm), "\n") == x.Comm
+}
+
+// isRuntime reports whether a process is the container runtime's own, which
+// has come from outside to become a program of the container: it runs a file
+// that isn't in the container's root.
+func (c *Completer) isRuntime(x Execution, image File) bool {
+	if x.PID == c.scope.PID() || c.root == nil || c.isMember(x.PPID) {
+		return false
+	}
+	if strings.HasPrefix(image.Path, "/") {
+		if f, err := c.root.Resolve("/", strings.TrimSuffix(image.Path, deletedMark)); err == nil && sameFile(f.File, image) {
+			return false
+		}
+	}
+	q, err := Open(x.PPID)
+	if err != nil {
+		return false
+	}
+	defer q.Close()
+	in, err := c.scope.Has(q)
+	return err == nil && !in
+}
+
+func sameFile(a, b File) bool {
+	return a.ID.GetInode() == b.ID.GetInode() && a.ID.GetDevice() == b.ID.GetDevice()
+}
+
+// ended reports an execution whose process has ended: by name, if that tells
+// the file, or as lost.
+func (c *Completer) ended(x Execution) {
+	if !x.Scoped {
+		in, known := c.membership(x.PPID)
+		if !known {
+			c.lose(lostForeign)
+			return
+		}
+		if !in {
+			return
+		}
+	}
+	c.remember(x.PID, true, "")
+	e := &confinev1.Exec{Time: now(), Pid: x.PID, Ppid: x.PPID, Comm: valid(x.Comm)}
+	sure := x.Naming == Asked && !x.Cut && strings.HasPrefix(x.Name, "/") && !strings.HasPrefix(x.Name, "/proc/") && !strings.HasPrefix(x.Name, "/dev/fd/")
+	found, err := c.guess(x, sure)
+	if err == nil {
+		between, interpreter, last, err := c.root.Chain(found)
+		if err == nil && (interpreter != "" || found.IsELF()) {
+			e.Path, e.File = last.Path, last.ID
+			e.Filename, e.Interpreter, e.Nested = found.Path, interpreter, between
+			c.reportEnded(e)
+			if sure {
+				return
+			}
+		}
+	}
+	c.lose(lostUnresolved)
+}
+
+// guess finds the file of a process that has ended by what its parent tells.
+func (c *Completer) guess(x Execution, sure bool) (Found, error) {
+	if sure {
+		return c.asked(x, nil)
+	}
+	if c.root == nil || x.Cut || x.Name == "" {
+		return Found{}, errors.New("no name")
+	}
+	cwd, search := "/", ""
+	for _, pid := range []int32{x.PPID, c.scope.PID()} {
+		q, err := Open(pid)
+		if err != nil {
+			continue
+		}
+		if dir, err := q.Cwd(); err == nil {
+			cwd = dir
+			search, _ = q.Env("PATH")
+		}
+		q.Close()
+		break
+	}
+	return c.root.Search(cwd, x.Name, search)
+}
+
+// report delivers an execution whose process lives, and looks at the process
+// again.
+func (c *Completer) report(e *confinev1.Exec) {
+	c.deliver(e)
+	c.remember(e.Pid, true, e.Path)
+	c.later(&look{pid: e.Pid, path: e.Path})
+}
+
+// reportEnded delivers an execution whose process has ended.
+func (c *Completer) reportEnded(e *confinev1.Exec) {
+	c.deliver(e)
+	c.mu.Lock()
+	c.missed(e.Path)
+	c.mu.Unlock()
+}
+
+func (c *Completer) deliver(e *confinev1.Exec) {
+	c.mu.Lock()
+	c.reported[fileKey{e.Path, e.File.GetInode(), e.File.GetDevice()}] = true
+	c.execs++
+	c.mu.Unlock()
+	e.Filename, e.Interpreter = valid(e.Filename), valid(e.Interpreter)
+	for i := range e.Nested {
+		e.Nested[i] = valid(e.Nested[i])
+	}
+	c.sink.Exec(e)
+}
+
+// missed counts a process whose mappings nobody saw. mu is held.
+func (c *Completer) missed(program string) {
+	c.unseenN++
+	if _, ok := c.unseen[program]; ok || len(c.unseen) < maxMembers {
+		c.unseen[program]++
+	}
+}
+
+func (c *Completer) lose(reason string) { c.sink.Lost(1, reason) }
+
+// Malformed counts output of the tool that can't be read.
+func (c *Completer) Malformed() { c.lose(lostMalformed) }
+
+// valid makes text fit for a protobuf string.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// remember keeps whether a process is in the scope.
+func (c *Completer) remember(pid int32, in bool, program string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.members) >= maxMembers {
+		for p, m := range c.members {
+			if time.Since(m.at) > memberTime {
+				delete(c.members, p)
+			}
+		}
+		if len(c.members) >= maxMembers {
+			clear(c.members)
+		}
+	}
+	c.members[pid] = member{in: in, path: program, at: time.Now()}
+}
+
+func (c *Completer) isMember(pid int32) bool {
+	in, known := c.membership(pid)
+	return known && in
+}
+
+// membership says whether a process, which may have ended, is in the scope.
+func (c *Completer) membership(pid int32) (in, known bool) {
+	if p, err := Open(pid); err == nil {
+		in, err := c.scope.Has(p)
+		p.Close()
+		if err == nil {
+			return in, true
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.members[pid]
+	if !ok || time.Since(m.at) > memberTime {
+		return false, false
+	}
+	return m.in, true
+}
+
+// Run looks at processes again when their time has come, and at all of them
+// now and then, until ctx ends.
+func (c *Completer) Run(ctx context.Context) {
+	pause := scanFirst
+	scan := time.NewTimer(pause)
+	defer scan.Stop()
+	for {
+		c.lookAtDue()
+		next := time.NewTimer(c.untilNext())
+		select {
+		case <-ctx.Done():
+			next.Stop()
+			return
+		case <-c.wake:
+			if pause > scanFirst {
+				pause = scanFirst
+				scan.Reset(pause)
+			}
+		case <-next.C:
+		case <-scan.C:
+			if c.Scan() {
+				pause = scanFirst
+			} else {
+				pause = min(2*pause, scanLast)
+			}
+			scan.Reset(pause)
+		}
+		next.Stop()
+	}
+}
+
+// Scan looks at all processes of the scope, and reports whether there was
+// anything new. An executed file that no tool told of is reported: some tools
+// don't see execveat, nor executions by another thread than the first.
+func (c *Completer) Scan() (news bool) {
+	pids, err := c.scope.Processes()
+	if err != nil {
+		return false
+	}
+	for _, pid := range pids {
+		p, err := Open(pid)
+		if err != nil {
+			continue
+		}
+		image, err := p.Image()
+		if err == nil && c.fresh(p, image) {
+			news = true
+		}
+		if err == nil && c.readMaps(p, image.Path) {
+			news = true
+		}
+		p.Close()
+	}
+	return news
+}
+
+// fresh reports the file that a process runs if nobody has told of it.
+func (c *Completer) fresh(p *Process, image File) bool {
+	c.mu.Lock()
+	known := c.reported[keyOf(image)] || c.waiting[p.PID] != nil
+	m, seen := c.members[p.PID]
+	c.mu.Unlock()
+	if known || seen && m.path == "" && m.in {
+		return false // a runtime, on its way to a program
+	}
+	parent, err := p.Parent()
+	if err != nil || c.isRuntime(Execution{PID: p.PID, PPID: parent}, image) {
+		return false
+	}
+	c.report(&confinev1.Exec{
+		Time: now(), Pid: p.PID, Ppid: parent, Path: image.Path, Filename: image.Path, File: image.ID,
+	})
+	return true
+}
+
+// readMaps reports what a process has mapped and nobody has reported of its
+// program.
+func (c *Completer) readMaps(p *Process, program string) (news bool) {
+	files, err := p.Mappings()
+	if err != nil {
+		return false
+	}
+	for _, f := range files {
+		if f.Path == program {
+			continue
+		}
+		k := mapKey{program, keyOf(f)}
+		c.mu.Lock()
+		known := c.mapped[k]
+		c.mapped[k] = true
+		c.mu.Unlock()
+		if !known {
+			news = true
+			c.sink.Mapping(&confinev1.Mapping{Time: now(), Pid: p.PID, Path: f.Path, File: f.ID})
+		}
+	}
+	return news
+}
+
+// Notes says what the events of this watch can't show.
+func (c *Completer) Notes() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unseenN == 0 {
+		return nil
+	}
+	names := make([]string, 0, len(c.unseen))
+	for n := range c.unseen {
+		names = append(names, n)
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		if c.unseen[a] != c.unseen[b] {
+			return int(c.unseen[b]) - int(c.unseen[a])
+		}
+		return strings.Compare(a, b)
+	})
+	shown := names[:min(len(names), maxNamed)]
+	sort.Strings(shown)
+	more := ""
+	if n := len(names) - len(shown); n > 0 {
+		more = fmt.Sprintf(" and %d more programs", n)
+	}
+	return []string{fmt.Sprintf("%d of %d executed processes ended before their mappings could be read (%s%s): a library that only they loaded by a computed name was not seen",
+		c.unseenN, c.execs, strings.Join(shown, ", "), more)}
+}
+
+// Settle decides what is still open: executions that were told of before they
+// happened, and a last look at all processes. Events that were told before
+// have gone to the sink when it returns.
+func (c *Completer) Settle() {
+	c.mu.Lock()
+	var open []*look
+	for _, l := range c.waiting {
+		open = append(open, l)
+	}
+	c.mu.Unlock()
+	for _, l := range open {
+		l.n = len(looks())
+		c.lookFor(l)
+	}
+	c.Scan()
+}
+
+// look is a process that is to be looked at.
+type look struct {
+	pid  int32
+	path string    // the program that it ran when it was put in
+	n    int       // looks so far
+	seen bool      // its mappings were read
+	from time.Time // first put in
+	due  time.Time
+	// expected is set for an execution that may not have happened yet.
+	expected *Execution
+	before   File // what the process ran then
+}
+
+// later puts a process in for its next look.
+func (c *Completer) later(l *look) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.from.IsZero() {
+		l.from = time.Now()
+	}
+	all := looks()
+	if l.n >= len(all) {
+		return
+	}
+	if len(c.queue) >= maxPending {
+		c.cut++
+		return
+	}
+	l.due = l.from.Add(all[l.n])
+	heap.Push(&c.queue, l)
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Completer) untilNext() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 {
+		return time.Hour
+	}
+	return max(time.Until(c.queue[0].due), 0)
+}
+
+func (c *Completer) due() *look {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 || c.queue[0].due.After(time.Now()) {
+		return nil
+	}
+	return heap.Pop(&c.queue).(*look)
+}
+
+func (c *Completer) lookAtDue() {
+	for l := c.due(); l != nil; l = c.due() {
+		c.lookAt(l)
+	}
+}
+
+func (c *Completer) lookAt(l *look) {
+	if l.expected != nil {
+		c.lookFor(l)
+		return
+	}
+	p, err := Open(l.pid)
+	if err != nil {
+		c.vanished(l)
+		return
+	}
+	defer p.Close()
+	image, err := p.Image()
+	if err != nil {
+		c.vanished(l)
+		return
+	}
+	if image.Path != l.path {
+		if !l.seen {
+			c.vanished(l) // it runs another program now
+		}
+		return
+	}
+	if files, err := p.Mappings(); err != nil || len(files) == 0 {
+		c.vanished(l)
+		return
+	}
+	c.readMaps(p, image.Path)
+	l.seen = true
+	l.n++
+	c.later(l)
+}
+
+func (c *Completer) vanished(l *look) {
+	if l.seen {
+		return
+	}
+	c.mu.Lock()
+	c.missed(l.path)
+	c.mu.Unlock()
+}
+
+// expect waits for an execution that a tool told of before it happened.
+func (c *Completer) expect(x Execution, p *Process) {
+	before, err := p.Image()
+	if err != nil {
+		c.ended(x)
+		return
+	}
+	c.remember(x.PID, true, "")
+	c.mu.Lock()
+	old := c.waiting[x.PID]
+	l := &look{pid: x.PID, expected: &x, before: before}
+	c.waiting[x.PID] = l
+	c.mu.Unlock()
+	if old != nil && old.expected.Args != x.Args {
+		// It ran that one, and goes on to another already; the same again is
+		// one more try along PATH.
+		c.ended(*old.expected)
+	}
+	l.n = -1
+	c.lookFor(l)
+}
+
+// lookFor looks whether an expected execution has happened.
+func (c *Completer) lookFor(l *look) {
+	c.looking.Lock()
+	defer c.looking.Unlock()
+	c.mu.Lock()
+	if c.waiting[l.pid] != l {
+		c.mu.Unlock()
+		return // another took its place
+	}
+	c.mu.Unlock()
+	x := *l.expected
+	p, err := Open(l.pid)
+	if err != nil {
+		c.unexpect(l)
+		c.ended(x)
+		return
+	}
+	defer p.Close()
+	args, err := p.Args()
+	if err == nil {
+		var image File
+		if image, err = p.Image(); err == nil {
+			if c.isFrom(x, p, args) {
+				c.unexpect(l)
+				c.happened(x, p, image)
+				return
+			}
+		}
+	}
+	if err != nil {
+		c.unexpect(l)
+		c.ended(x)
+		return
+	}
+	l.n++
+	if l.n >= len(looks())-1 {
+		c.unexpect(l) // it failed, or the program has changed its arguments
+		if image, err := p.Image(); err == nil && !sameFile(image, l.before) {
+			c.happened(x, p, image)
+		}
+		return
+	}
+	c.later(l)
+}
+
+func (c *Completer) unexpect(l *look) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting[l.pid] == l {
+		delete(c.waiting, l.pid)
+	}
+}
+
+// isFrom reports whether a process with an argument vector was started by an
+// execution of which a tool told how the vector begins. The kernel puts the
+// interpreter of a script, its argument and the script's path in the place of
+// the first argument.
+func (c *Completer) isFrom(x Execution, p *Process, args []string) bool {
+	if len(args) == 0 {
+		return false
+	}
+	if strings.HasPrefix(strings.Join(args, " "), x.Args) {
+		return true
+	}
+	_, rest, _ := strings.Cut(x.Args, " ")
+	for i := 1; i < len(args) && i <= 2*scriptDepth; i++ {
+		if path.Base(args[i]) == path.Base(x.Name) && strings.HasPrefix(strings.Join(args[i+1:], " "), rest) {
+			return true
+		}
+	}
+	return false
+}
+
+// happened reports an expected execution.
+func (c *Completer) happened(x Execution, p *Process, image File) {
+	e := &confinev1.Exec{
+		Time: now(), Pid: x.PID, Ppid: x.PPID, Path: image.Path, Filename: image.Path, File: image.ID,
+	}
+	if comm, err := p.read("comm", maxSmall); err == nil {
+		e.Comm = valid(strings.TrimSuffix(string(comm), "\n"))
+	}
+	if parent, err := p.Parent(); err == nil && e.Ppid == 0 {
+		e.Ppid = parent
+	}
+	c.script(e, p, path.Base(x.Name), image)
+	c.report(e)
+}
+
+// script finds the script that a process with an interpreter's image was
+// started for, by its name and the argument vector that the kernel made.
+func (c *Completer) script(e *confinev1.Exec, p *Process, name string, image File) {
+	args, err := p.Args()
+	if err != nil || c.root == nil {
+		return
+	}
+	cwd, err := p.Cwd()
+	if err != nil {
+		return
+	}
+	for i := 1; i < len(args) && i <= 2*scriptDepth; i++ {
+		if !strings.HasPrefix(path.Base(args[i]), name) {
+			continue
+		}
+		f, err := c.root.Resolve(cwd, args[i])
+		if err != nil {
+			continue
+		}
+		between, interpreter, last, err := c.root.Chain(f)
+		if err == nil && interpreter != "" && sameFile(last.File, image) {
+			e.Filename, e.Interpreter, e.Nested = f.Path, interpreter, between
+			return
+		}
+	}
+}
+
+// lookQueue is a heap by due.
+type lookQueue []*look
+
+func (q lookQueue) Len() int           { return len(q) }
+func (q lookQueue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
+func (q lookQueue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *lookQueue) Push(x any)        { *q = append(*q, x.(*look)) }
+func (q *lookQueue) Pop() any {
+	old := *q
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	return last
+}

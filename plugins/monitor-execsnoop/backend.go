@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/confinehq/confine/pkg/monitor"
+	"github.com/confinehq/confine/pkg/monitor/proc"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+// flushTime bounds how long the end of a watch waits for the tool's last
+// events.
+const flushTime = 10 * time.Second
+
+const lostTool = "execsnoop's buffer was full"
+
+// backend is the monitor. Each watch has a tool of its own.
+type backend struct {
+	version string
+
+	mu      sync.Mutex
+	tool    *tool // the one that works, nil until it was looked for
+	watches map[string]*watch
+}
+
+// watch is one tool at work.
+type watch struct {
+	stream    *stream
+	completer *proc.Completer
+}
+
+func newBackend(version string) *backend {
+	return &backend{version: version, watches: map[string]*watch{}}
+}
+
+// Describe implements monitor.Monitor: it runs the tools until one works.
+func (b *backend) Describe(ctx context.Context) (*confinev1.DescribeResponse, error) {
+	t, err := b.working(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mechanisms := []string{t.String()}
+	if v := t.version(ctx); v != "" {
+		mechanisms = append(mechanisms, v)
+	}
+	if t.filters {
+		mechanisms = append(mechanisms, "limited to the container's cgroup in the kernel")
+	}
+	return &confinev1.DescribeResponse{
+		Name: "execsnoop", Version: b.version,
+		Capabilities: &confinev1.Capabilities{Exec: true},
+		Mechanisms:   append(mechanisms, "mappings from /proc"),
+	}, nil
+}
+
+// working returns a tool that was seen to work on this machine.
+func (b *backend) working(ctx context.Context) (tool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.tool != nil {
+		return *b.tool, nil
+	}
+	found, err := find(ctx)
+	if err != nil {
+		return tool{}, err
+	}
+	var failed []error
+	for _, t := range found {
+		err := try(ctx, t)
+		if err == nil {
+			b.tool = &t
+			return t, nil
+		}
+		failed = append(failed, err)
+	}
+	return tool{}, fmt.Errorf("no execsnoop works here: %w", errors.Join(failed...))
+}
+
+// try runs a tool until it reports something.
+func try(ctx context.Context, t tool) error {
+	s, err := open(ctx, t, "", sinks{func(proc.Execution) {}, func() {}, func(uint64) {}})
+	if err != nil {
+		return err
+	}
+	s.close()
+	return nil
+}
+
+// Watch implements monitor.Monitor.
+func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, sink *monitor.Sink) error {
+	in, err := proc.NewScope(scope)
+	if err != nil {
+		return fmt.Errorf("%w: %w", monitor.ErrInvalidScope, err)
+	}
+	t, err := b.working(ctx)
+	if err != nil {
+		return err
+	}
+	w := &watch{completer: proc.NewCompleter(in, sink)}
+	defer w.completer.Close()
+	cgroup := ""
+	if t.filters {
+		cgroup = in.CgroupDir()
+	}
+	w.stream, err = open(ctx, t, cgroup, sinks{
+		handle:    w.completer.Exec,
+		malformed: w.completer.Malformed,
+		lost:      func(n uint64) { sink.Lost(n, lostTool) },
+	})
+	if err != nil {
+		return err
+	}
+	defer w.stream.close()
+	b.put(id, w)
+	defer b.put(id, nil)
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	defer cancel()
+	looking.Go(func() { w.completer.Run(ctx) })
+	sink.Ready()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-w.stream.ended:
+		return fmt.Errorf("%s: %w", t, w.stream.failure())
+	}
+}
+
+// Snapshot implements monitor.Monitor.
+func (b *backend) Snapshot(ctx context.Context, id string) (*confinev1.SnapshotResponse, error) {
+	b.mu.Lock()
+	w := b.watches[id]
+	b.mu.Unlock()
+	if w == nil {
+		return nil, fmt.Errorf("watch %q: %w", id, monitor.ErrUnknownWatch)
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	if err := w.stream.flush(ctx); err != nil {
+		return nil, fmt.Errorf("%s: %w", w.stream.tool, err)
+	}
+	w.completer.Settle()
+	return &confinev1.SnapshotResponse{}, nil
+}
+
+func (b *backend) put(id string, w *watch) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w == nil {
+		delete(b.watches, id)
+		return
+	}
+	b.watches[id] = w
+}
