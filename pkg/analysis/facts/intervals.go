@@ -1,50 +1,59 @@
 package facts
 
 import (
+	"cmp"
 	"math/bits"
+	"slices"
 	"sort"
 )
 
 // intervals cuts the code into functions: unwind ranges as they are, gaps at
 // every known start.
 func (o *Object) intervals() {
-	f := o.File
-	var starts []uint64
-	for w, set := range o.starts {
-		for ; set != 0; set &= set - 1 {
-			if a := o.textLo + uint64(w)<<6 + uint64(bits.TrailingZeros64(set)); !o.inFDE(a) {
-				starts = append(starts, a)
-			}
-		}
-	}
+	n := 0
+	o.eachFunc(func(lo, hi uint64) { n++ })
+	fs := make([]Func, 0, n)
+	o.eachFunc(func(lo, hi uint64) { fs = append(fs, Func{Start: lo, End: hi}) })
+	slices.SortFunc(fs, func(a, b Func) int { return cmp.Compare(a.Start, b.Start) })
+	o.Facts.Funcs = fs
+}
+
+// eachFunc calls f with the range of each function.
+func (o *Object) eachFunc(f func(lo, hi uint64)) {
 	cut := func(lo, hi uint64) {
-		i := sort.Search(len(starts), func(i int) bool { return starts[i] > lo })
 		for lo < hi {
-			next := hi
-			if i < len(starts) && starts[i] < hi {
-				next = starts[i]
-			}
-			o.Facts.Funcs = append(o.Facts.Funcs, Func{Start: lo, End: next})
+			next := o.nextStart(lo+1, hi)
+			f(lo, next)
 			lo = next
-			i++
 		}
 	}
+	fdes := o.File.FDEs
 	for _, sp := range o.codeSpans() {
 		pos := sp.lo
-		i := sort.Search(len(f.FDEs), func(i int) bool { return f.FDEs[i].End > sp.lo })
-		for ; i < len(f.FDEs) && f.FDEs[i].Start < sp.hi; i++ {
-			e := f.FDEs[i]
-			cut(pos, max(pos, e.Start))
-			lo := max(e.Start, pos)
-			hi := min(e.End, sp.hi)
+		i := sort.Search(len(fdes), func(i int) bool { return fdes[i].End > sp.lo })
+		for ; i < len(fdes) && fdes[i].Start < sp.hi; i++ {
+			cut(pos, max(pos, fdes[i].Start))
+			lo := max(fdes[i].Start, pos)
+			hi := min(fdes[i].End, sp.hi)
 			if hi > lo {
-				o.Facts.Funcs = append(o.Facts.Funcs, Func{Start: lo, End: hi})
+				f(lo, hi)
 				pos = hi
 			}
 		}
 		cut(pos, sp.hi)
 	}
-	sort.Slice(o.Facts.Funcs, func(i, j int) bool { return o.Facts.Funcs[i].Start < o.Facts.Funcs[j].Start })
+}
+
+// nextStart returns the first known start in [lo, hi), hi when there is none.
+func (o *Object) nextStart(lo, hi uint64) uint64 {
+	i, end := lo-o.textLo, min(hi, o.textHi)-o.textLo
+	for i < end {
+		if set := o.starts[i>>6] >> (i & 63); set != 0 {
+			return min(o.textLo+i+uint64(bits.TrailingZeros64(set)), hi)
+		}
+		i = (i | 63) + 1
+	}
+	return hi
 }
 
 // tailTargets cuts functions without unwind entries once more, where an

@@ -8,6 +8,9 @@ import "strconv"
 // one above the return address on x86).
 type Loc uint16
 
+// maxRegs is the largest number of general registers of an architecture.
+const maxRegs = 32
+
 // StackLoc returns the location at off bytes above the entry stack pointer.
 func StackLoc(off int64) (Loc, bool) {
 	if off < 0 || off%8 != 0 || off > 8*4096 {

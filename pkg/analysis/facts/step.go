@@ -278,9 +278,7 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 func (it *interp) call(s *state) {
 	s.call()
 	if it.o.Facts.Go {
-		for i := range s.xmm {
-			s.xmm[i] = [2]val{top, top}
-		}
+		s.xmm = nil
 	}
 	if it.o.Facts.Go {
 		for _, r := range s.abi.goClobbered {
@@ -501,7 +499,7 @@ func (it *interp) moveVector(s *state, in *x86.Inst, next uint64) bool {
 	switch in.Op {
 	case 0x10, 0x28, 0x6f:
 		addr := it.address(s, in, next)
-		s.xmm[in.Reg&15] = [2]val{it.load(s, addr, 8), it.load(s, addr.addConst(8), 8)}
+		s.setVector(in.Reg, [2]val{it.load(s, addr, 8), it.load(s, addr.addConst(8), 8)})
 	case 0x11, 0x29, 0x7f:
 		addr := it.address(s, in, next)
 		v := s.vector(in.Reg)

@@ -171,8 +171,8 @@ func (v val) mask32() val {
 // state is what is known at one instruction.
 type state struct {
 	abi   *abi
-	regs  [maxRegs]val
-	xmm   [16][2]val    // the halves of the vector registers, in Go programs; bottom is unknown, too
+	regs  []val // the general registers
+	xmm   *vectors      // in Go programs; nil when nothing is known
 	slots map[int64]val // offset from the entry stack pointer to the value of 8 bytes there
 	// narrow holds the offsets of slots of which only 4 bytes are known.
 	narrow map[int64]struct{}
@@ -182,14 +182,14 @@ type state struct {
 	lost bool
 }
 
-// maxRegs is the largest number of general registers of an architecture.
-const maxRegs = 32
+// vectors are the halves of the vector registers; bottom is unknown, too.
+type vectors [16][2]val
 
 const noEscape = int64(1) << 62
 
 func entryState(a *abi) *state {
-	s := &state{abi: a, slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: noEscape}
-	for r := range s.regs[:a.regs] {
+	s := &state{abi: a, regs: make([]val, a.regs), slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: noEscape}
+	for r := range s.regs {
 		s.regs[r] = param(Loc(r))
 	}
 	s.regs[a.sp] = val{atoms: []atom{{aStack, 0, 0}}}
@@ -197,7 +197,7 @@ func entryState(a *abi) *state {
 }
 
 func unknownState(a *abi) *state {
-	s := &state{abi: a, slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: -noEscape, lost: true}
+	s := &state{abi: a, regs: make([]val, a.regs), slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: -noEscape, lost: true}
 	for r := range s.regs {
 		s.regs[r] = top
 	}
@@ -206,11 +206,16 @@ func unknownState(a *abi) *state {
 
 func (s *state) clone() *state {
 	c := *s
+	c.regs = slices.Clone(s.regs)
 	c.slots = make(map[int64]val, len(s.slots))
 	for k, v := range s.slots {
 		c.slots[k] = v
 	}
 	c.narrow = maps.Clone(s.narrow)
+	if s.xmm != nil {
+		v := *s.xmm
+		c.xmm = &v
+	}
 	return &c
 }
 
@@ -225,27 +230,13 @@ func (s *state) merge(t *state, widen bool) bool {
 		}
 		return j
 	}
-	for r := range s.regs[:s.abi.regs] {
+	for r := range s.regs {
 		j := join(s.regs[r], t.regs[r])
 		if !j.equal(s.regs[r]) {
 			s.regs[r], changed = j, true
 		}
 	}
-	for r := range s.xmm {
-		for h := range s.xmm[r] {
-			v, w := s.xmm[r][h], t.xmm[r][h]
-			if v.bottom() || v.top {
-				continue
-			}
-			j := top
-			if !w.bottom() {
-				j = join(v, w)
-			}
-			if !j.equal(v) {
-				s.xmm[r][h], changed = j, true
-			}
-		}
-	}
+	changed = s.mergeVectors(t, join) || changed
 	for k, v := range s.slots {
 		w, ok := t.slots[k]
 		if !ok {
@@ -279,8 +270,34 @@ func (s *state) merge(t *state, widen bool) bool {
 	return changed
 }
 
+func (s *state) mergeVectors(t *state, join func(v, w val) val) bool {
+	if s.xmm == nil {
+		return false
+	}
+	changed := false
+	for r := range s.xmm {
+		for h := range s.xmm[r] {
+			v := s.xmm[r][h]
+			if v.bottom() || v.top {
+				continue
+			}
+			j := top
+			if t.xmm != nil && !t.xmm[r][h].bottom() {
+				j = join(v, t.xmm[r][h])
+			}
+			if !j.equal(v) {
+				s.xmm[r][h], changed = j, true
+			}
+		}
+	}
+	return changed
+}
+
 // vector returns what is known of a vector register.
 func (s *state) vector(r uint8) [2]val {
+	if s.xmm == nil {
+		return [2]val{top, top}
+	}
 	v := s.xmm[r&15]
 	for h := range v {
 		if v[h].bottom() {
@@ -290,10 +307,20 @@ func (s *state) vector(r uint8) [2]val {
 	return v
 }
 
+func (s *state) setVector(r uint8, v [2]val) {
+	if s.xmm == nil {
+		s.xmm = &vectors{}
+	}
+	s.xmm[r&15] = v
+}
+
 // dropVectors forgets the vector registers that an instruction may write.
 func (s *state) dropVectors(in *x86.Inst) {
+	if s.xmm == nil {
+		return
+	}
 	if !in.HasRM {
-		s.xmm = [16][2]val{}
+		s.xmm = nil
 		return
 	}
 	s.xmm[in.Reg&15], s.xmm[0] = [2]val{}, [2]val{}
