@@ -171,7 +171,7 @@ func (v val) mask32() val {
 // state is what is known at one instruction.
 type state struct {
 	abi   *abi
-	regs  []val // the general registers
+	regs  []val         // the general registers
 	xmm   *vectors      // in Go programs; nil when nothing is known
 	slots map[int64]val // offset from the entry stack pointer to the value of 8 bytes there
 	// narrow holds the offsets of slots of which only 4 bytes are known.
