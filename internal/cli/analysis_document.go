@@ -23,12 +23,10 @@ type analysisDocument struct {
 }
 
 type surplusDocument struct {
-	Program string          `json:"program"`
-	Object  string          `json:"object"`
-	Symbol  string          `json:"symbol"`
-	Address uint64          `json:"address"`
-	Calls   []string        `json:"calls"`
-	Chain   []frameDocument `json:"chain"`
+	Program string `json:"program"`
+	frameDocument
+	Calls []string        `json:"calls"`
+	Chain []frameDocument `json:"chain"`
 }
 
 type objectDocument struct {
@@ -58,13 +56,23 @@ type reasonDocument struct {
 	Kind   string          `json:"kind"`
 	Chain  []frameDocument `json:"chain"`
 	Detail string          `json:"detail"`
+	Site   siteDocument    `json:"site"`
+}
+
+type siteDocument struct {
+	Object   string `json:"object"`
+	Address  uint64 `json:"address"`
+	Wrappers int    `json:"wrappers"`
 }
 
 type frameDocument struct {
+	Kind    string `json:"kind"`
 	Object  string `json:"object"`
 	Symbol  string `json:"symbol"`
 	Address uint64 `json:"address"`
-	Edge    string `json:"edge"`
+	// Size in bytes.
+	Size uint64 `json:"size"`
+	Edge string `json:"edge"`
 }
 
 type issueDocument struct {
@@ -89,7 +97,7 @@ func analysisDocumentOf(r *analysis.Result) analysisDocument {
 		d.Syscalls = append(d.Syscalls, callDocumentOf(s))
 	}
 	for _, k := range r.Surplus {
-		d.Surplus = append(d.Surplus, surplusDocument{k.Program, k.Object, k.Symbol, k.Address, k.Calls, frameDocuments(k.Chain)})
+		d.Surplus = append(d.Surplus, surplusDocument{k.Program, frameDocument(k.Frame), k.Calls, frameDocuments(k.Chain)})
 	}
 	return d
 }
@@ -108,7 +116,7 @@ func callDocumentOf(s analysis.Syscall) callDocument {
 		c.Args = append(c.Args, argDocument(arg))
 	}
 	for _, reason := range s.Reasons {
-		doc := reasonDocument{Kind: reason.Kind, Chain: frameDocuments(reason.Chain), Detail: reason.Detail}
+		doc := reasonDocument{Kind: reason.Kind, Chain: frameDocuments(reason.Chain), Detail: reason.Detail, Site: siteDocument(reason.Site)}
 		c.Reasons = append(c.Reasons, doc)
 	}
 	return c

@@ -63,6 +63,7 @@ func methodAccess() map[string]access {
 		confinev1.OperatorService_ListNodes_FullMethodName:       readers,
 		confinev1.OperatorService_ListProfiles_FullMethodName:    readers,
 		confinev1.OperatorService_GetProfile_FullMethodName:      readers,
+		confinev1.OperatorService_Explain_FullMethodName:         readers,
 		confinev1.OperatorService_CreateJoinToken_FullMethodName: localOnly,
 		confinev1.OperatorService_GetServerInfo_FullMethodName:   members,
 

@@ -141,6 +141,7 @@ func TestRoles(t *testing.T) {
 		confinev1.OperatorService_ListNodes_FullMethodName:               "operator reader",
 		confinev1.OperatorService_ListProfiles_FullMethodName:            "operator reader",
 		confinev1.OperatorService_GetProfile_FullMethodName:              "operator reader",
+		confinev1.OperatorService_Explain_FullMethodName:                 "operator reader",
 		confinev1.OperatorService_CreateJoinToken_FullMethodName:         "",
 		confinev1.OperatorService_GetServerInfo_FullMethodName:           "agent operator reader",
 		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      "agent operator reader",

@@ -85,11 +85,7 @@ func (c *callSet) addFound(found analysis.Syscall) {
 		call.Args = nil
 	}
 	for _, r := range found.Reasons {
-		reason := &confinev1.Reason{Kind: r.Kind, Detail: r.Detail}
-		for _, f := range r.Chain {
-			reason.Chain = append(reason.Chain, &confinev1.Frame{Object: f.Object, Symbol: clean(f.Symbol, maxText), Address: f.Address, Edge: f.Edge})
-		}
-		call.Reasons = append(call.Reasons, reason)
+		call.Reasons = append(call.Reasons, &confinev1.Reason{Kind: r.Kind, Detail: r.Detail, Chain: protoChain(r.Chain), Site: protoSite(r.Site)})
 	}
 }
 

@@ -209,10 +209,18 @@ func (s *Server) ListProfiles(ctx context.Context, req *confinev1.ListProfilesRe
 
 // GetProfile implements confine.v1.OperatorService.
 func (s *Server) GetProfile(ctx context.Context, req *confinev1.GetProfileRequest) (*confinev1.GetProfileResponse, error) {
-	name := req.GetName()
+	result, err := s.named(ctx, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return &confinev1.GetProfileResponse{Result: result}, nil
+}
+
+// named returns the result with an id, or the newest of an image.
+func (s *Server) named(ctx context.Context, name string) (*confinev1.Result, error) {
 	result, err := s.store.Result(ctx, name)
 	if err == nil {
-		return &confinev1.GetProfileResponse{Result: result}, nil
+		return result, nil
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return nil, storeError(err)
@@ -229,7 +237,7 @@ func (s *Server) GetProfile(ctx context.Context, req *confinev1.GetProfileReques
 		if err != nil {
 			return nil, storeError(err)
 		}
-		return &confinev1.GetProfileResponse{Result: result}, nil
+		return result, nil
 	}
 	return nil, status.Errorf(codes.NotFound, "no result is stored for %q; 'confinectl profiles' lists them, 'confinectl profile' makes one", clean(name, 128))
 }

@@ -47,7 +47,7 @@ func (s *Server) carryOut(ctx context.Context, r *run) (*confinev1.Result, error
 			result.Notes = append(result.Notes, &confinev1.Incomplete{Kind: "leftovers", Detail: left})
 		}
 		r.mu.Unlock()
-		err = s.keepResult(ctx, result)
+		err = s.keepResult(ctx, result, r.explained)
 	}
 	record.State, record.Ended = store.RunDone, time.Now()
 	if err != nil {
@@ -88,6 +88,7 @@ func (s *Server) make(r *run) (*confinev1.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.explained = protoExplanation(found.Explanation)
 	set := newCallSet(seen, found)
 	profile, err := set.profile()
 	if err != nil {
@@ -175,7 +176,7 @@ func (s *Server) analyse(r *run, seen *observation) (*analysis.Result, error) {
 		return nil, s.analysisError(r, err)
 	}
 	req := analysis.Request{Root: root, Programs: programs, Options: analysis.Options{
-		Observed: true,
+		Observed: true, Explain: true,
 		Progress: func(done, total int) { r.tell(stageAnalyse, false, done, total, "objects") },
 	}}
 	if !r.spec.GetNoCache() {
@@ -231,9 +232,14 @@ func (s *Server) prove(r *run, seen *observation, profile *structpb.Struct) (*co
 
 // keepResult stores a result. It doesn't end with the operator's call: what
 // was made is kept.
-func (s *Server) keepResult(ctx context.Context, result *confinev1.Result) error {
+func (s *Server) keepResult(ctx context.Context, result *confinev1.Result, explained *confinev1.Explanation) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTime)
 	defer cancel()
+	if explained != nil {
+		if err := s.store.PutExplanation(ctx, result.GetId(), explained); err != nil {
+			return storeError(err)
+		}
+	}
 	if err := s.store.PutResult(ctx, result, summaryOf(result)); err != nil {
 		return storeError(err)
 	}

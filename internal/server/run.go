@@ -79,6 +79,9 @@ type run struct {
 	requests  int
 	// uploaded counts objects that the node sent.
 	uploaded uint32
+	// explained says why the calls are allowed; set by the goroutine that
+	// carries the run out.
+	explained *confinev1.Explanation
 }
 
 func newRun(ctx context.Context, s *Server, spec *confinev1.RunSpec) (*run, error) {

@@ -72,8 +72,8 @@ type Store struct {
 	server *server.Server // nil with an external cluster
 	conn   *nats.Conn
 
-	results, summaries, nodes, tokens, runs, facts jetstream.KeyValue
-	factsStream                                    jetstream.Stream
+	results, explanations, summaries, nodes, tokens, runs, facts jetstream.KeyValue
+	factsStream                                                  jetstream.Stream
 }
 
 // Open opens the store in cfg.Dir. Only one process can have it open.
@@ -160,6 +160,7 @@ func (s *Store) openBuckets(ctx context.Context, cfg Config) error {
 		cfg jetstream.KeyValueConfig
 	}{
 		{&s.results, jetstream.KeyValueConfig{Bucket: "results", Compression: true}},
+		{&s.explanations, jetstream.KeyValueConfig{Bucket: "explanations"}},
 		{&s.summaries, jetstream.KeyValueConfig{Bucket: "summaries"}},
 		{&s.nodes, jetstream.KeyValueConfig{Bucket: "nodes"}},
 		{&s.tokens, jetstream.KeyValueConfig{Bucket: "tokens"}},

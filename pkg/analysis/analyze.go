@@ -34,11 +34,15 @@ type analysis struct {
 	work  []Program
 	seen  map[string]bool // key: canonical path of a program
 	found map[string]Origin
+	roots []string                      // programs that were named
+	ways  map[string]map[string][]Frame // program to those that execute it, and how
+
+	explain *explainer // nil unless Options.Explain
 
 	arch    syscalls.Arch
 	machine elf.Machine
 	calls   map[int32]*call
-	widened *Reason
+	widened *programReason
 	compat  bool
 
 	result Result
@@ -46,7 +50,13 @@ type analysis struct {
 }
 
 // call is one system call with the reasons found so far.
-type call struct{ reasons []Reason }
+type call struct{ reasons []programReason }
+
+// programReason is a reason whose chain begins at the start of a program.
+type programReason struct {
+	Reason
+	program string // "" for a reason that no program has
+}
 
 func analyze(ctx context.Context, req Request) (*Result, error) {
 	if len(req.Programs) == 0 {
@@ -59,6 +69,10 @@ func analyze(ctx context.Context, req Request) (*Result, error) {
 	a := &analysis{
 		ctx: ctx, req: req, root: req.Root, sys: link.NewSystem(req.Root),
 		seen: map[string]bool{}, found: map[string]Origin{}, calls: map[int32]*call{}, issues: map[Issue]bool{},
+		ways: map[string]map[string][]Frame{},
+	}
+	if req.Options.Explain {
+		a.explain = newExplainer()
 	}
 	var cache objects.Cache
 	if req.Options.Cache != nil {
@@ -103,6 +117,9 @@ func (a *analysis) program(p Program) error {
 	}
 	if e.Kind != rootfs.KindFile {
 		return fmt.Errorf("read %s: %w", p.Path, rootfs.ErrNotRegular)
+	}
+	if !p.follows {
+		a.roots = append(a.roots, e.Path)
 	}
 	if a.seen[e.Path] {
 		return nil
@@ -171,21 +188,24 @@ func (a *analysis) merge(p Program, o *objects.Object, r *reach.Result) {
 		}
 	}
 	for nr, c := range r.Calls {
-		a.add(nr, Reason{Kind: "site", Chain: frames(c.Chain), Detail: fmt.Sprintf("%d places", c.Sites)})
+		a.add(nr, programReason{Reason{Kind: "site", Chain: frames(c.Chain), Detail: places(c.Sites), Site: Site(c.Site)}, o.Path})
 	}
 	if len(r.Compat) > 0 {
 		a.compat = true
-		for nr := range r.Compat {
+		for nr, c := range r.Compat {
 			if name, ok := syscalls.Name(syscalls.I386, int(nr)); ok {
-				a.compatCall(name, o.Path)
+				a.compatCall(name, o.Path, c)
 			}
 		}
 	}
 	if r.Widened && a.widened == nil {
-		a.widened = &Reason{Kind: "fallback", Detail: "a system call in " + o.Path + " can have any number"}
+		a.widened = anyNumber(o, r)
+	}
+	if a.explain != nil {
+		a.explain.program(o.Path, r)
 	}
 	for _, k := range r.Surplus {
-		rank := Surplus{Program: o.Path, Object: k.Object, Symbol: k.Name, Address: k.Address, Chain: frames(k.From)}
+		rank := Surplus{Program: o.Path, Frame: frame(k.Frame), Chain: frames(k.From)}
 		for _, nr := range k.Calls {
 			if name, ok := syscalls.Name(a.arch, int(nr)); ok {
 				rank.Calls = append(rank.Calls, name)
@@ -215,15 +235,15 @@ func (a *analysis) note(kind, object, detail string) {
 
 // compatCall notes a call through the 32-bit gate. Profiles allow by name for
 // all architectures that they state, so the name counts.
-func (a *analysis) compatCall(name, object string) {
+func (a *analysis) compatCall(name, object string, c *reach.Call) {
 	if nr, ok := syscalls.Number(a.arch, name); ok {
-		a.add(int32(nr), Reason{Kind: "site", Detail: "made through the 32-bit gate by " + object})
+		a.add(int32(nr), programReason{Reason{Kind: "site", Chain: frames(c.Chain), Detail: "made through the 32-bit gate by " + object, Site: Site(c.Site)}, object})
 	} else {
 		a.incomplete("compat-call", object, name+" is made through the 32-bit gate and has no 64-bit counterpart")
 	}
 }
 
-func (a *analysis) add(nr int32, r Reason) {
+func (a *analysis) add(nr int32, r programReason) {
 	c := a.calls[nr]
 	if c == nil {
 		c = &call{}
@@ -236,10 +256,35 @@ func rank(o Origin) int {
 	return slices.Index([]Origin{OriginExecuted, OriginMapped, OriginStatic}, o)
 }
 
+func frame(f reach.Frame) Frame {
+	return Frame{Kind: string(f.Kind), Object: f.Object, Symbol: f.Symbol, Address: f.Address, Size: f.Size, Edge: f.Edge}
+}
+
 func frames(list []reach.Frame) []Frame {
 	out := make([]Frame, len(list))
 	for i, f := range list {
-		out[i] = Frame(f)
+		out[i] = frame(f)
+	}
+	return out
+}
+
+func places(n int) string {
+	if n == 1 {
+		return "1 place"
+	}
+	return fmt.Sprintf("%d places", n)
+}
+
+// anyNumber is the reason for every call, when a program has a place whose
+// number isn't known.
+func anyNumber(o *objects.Object, r *reach.Result) *programReason {
+	out := &programReason{Reason{Kind: "fallback", Detail: "a system call in " + o.Path + " can have any number"}, o.Path}
+	for _, p := range r.Trail.Places() {
+		if p.Nr < 0 {
+			chain, site := r.Trail.Chain(p)
+			out.Chain, out.Site = frames(chain), Site(site)
+			break
+		}
 	}
 	return out
 }
@@ -265,6 +310,7 @@ func (a *analysis) finish() {
 			}
 		}
 	}
+	prefix := a.prefixes()
 	for nr, c := range a.calls {
 		name, ok := syscalls.Name(a.arch, int(nr))
 		if !ok {
@@ -273,9 +319,13 @@ func (a *analysis) finish() {
 			}
 			continue
 		}
-		slices.SortStableFunc(c.reasons, func(x, y Reason) int { return cmp.Compare(len(x.Chain), len(y.Chain)) })
-		c.reasons = c.reasons[:min(len(c.reasons), maxReasons)]
-		r.Syscalls = append(r.Syscalls, Syscall{Name: name, Nr: int(nr), Reasons: c.reasons})
+		r.Syscalls = append(r.Syscalls, Syscall{Name: name, Nr: int(nr), Reasons: shortest(c.reasons, prefix)})
+	}
+	if a.explain != nil {
+		r.Explanation = a.explanation(prefix)
+	}
+	for i := range r.Surplus {
+		r.Surplus[i].Chain = append(slices.Clone(prefix[r.Surplus[i].Program]), r.Surplus[i].Chain...)
 	}
 	a.kernelCalls()
 	slices.SortFunc(r.Syscalls, func(x, y Syscall) int { return cmp.Compare(x.Name, y.Name) })
@@ -287,6 +337,21 @@ func (a *analysis) finish() {
 	}
 	sortIssues(r.Incomplete)
 	sortIssues(r.Notes)
+}
+
+// shortest returns the first few reasons by length, each with the way to its
+// program in front.
+func shortest(list []programReason, prefix map[string][]Frame) []Reason {
+	length := func(r programReason) int { return len(prefix[r.program]) + len(r.Chain) }
+	slices.SortStableFunc(list, func(x, y programReason) int {
+		return cmp.Or(cmp.Compare(length(x), length(y)), cmp.Compare(x.program, y.program))
+	})
+	var out []Reason
+	for _, r := range list[:min(len(list), maxReasons)] {
+		r.Chain = append(slices.Clone(prefix[r.program]), r.Chain...)
+		out = append(out, r.Reason)
+	}
+	return out
 }
 
 func (a *analysis) kernelCalls() {
@@ -377,20 +442,25 @@ func (a *analysis) follow(p Program, o *objects.Object, r *reach.Result) {
 	a.issue(reach.Issue{Kind: "computed-exec", Object: o.Path, Watched: true,
 		Detail: "it can execute programs whose names it computes; only those that it names or that were seen are included"})
 	for _, n := range r.Paths {
-		a.executable(n.Text, p.Env)
+		a.executable(n.Text, p.Env, way{o.Path, frames(r.Trail.ToText(n.Text))}, "exec")
 	}
 }
 
-// executable adds a program when there is one at a path.
-func (a *analysis) executable(name string, env []string) {
+// executable adds a program when there is one at a path. w is the way to what
+// names it.
+func (a *analysis) executable(name string, env []string, w way, edge string) {
 	if name == "/" || strings.HasSuffix(name, "/") || kernelFile(name) {
 		return
 	}
 	e, err := a.root.Lookup(a.ctx, name)
-	if err != nil || e.Kind != rootfs.KindFile || e.Mode&0o111 == 0 || a.seen[e.Path] || isLibrary(e.Path) {
+	if err != nil || e.Kind != rootfs.KindFile || e.Mode&0o111 == 0 || isLibrary(e.Path) {
 		return
 	}
-	a.work = append(a.work, Program{Path: e.Path, Origin: OriginStatic, Env: env})
+	a.executes(e.Path, w.to(e.Path, edge))
+	if a.seen[e.Path] {
+		return
+	}
+	a.work = append(a.work, Program{Path: e.Path, Origin: OriginStatic, Env: env, follows: true})
 }
 
 // kernelFile reports whether a path lies in a file system of the kernel's: what

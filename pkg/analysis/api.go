@@ -35,6 +35,8 @@ type Program struct {
 	Env []string
 	// Args is the argument vector as far as it is known; args[0] included.
 	Args []string
+
+	follows bool // another program brought it in
 }
 
 // Options change what Analyze does. The zero value is the default.
@@ -55,6 +57,8 @@ type Options struct {
 	Progress func(done, total int)
 	// Surplus asks for Result.Surplus, which costs time.
 	Surplus bool
+	// Explain asks for Result.Explanation.
+	Explain bool
 	// Parallel is the number of objects decoded at once; GOMAXPROCS when 0.
 	Parallel int
 }
@@ -92,13 +96,16 @@ type Result struct {
 	// Surplus ranks what brings in the most calls, when Options.Surplus asks
 	// for it.
 	Surplus []Surplus
+	// Explanation is there when Options.Explain asks for it.
+	Explanation *Explanation
 }
 
 // Surplus is a function or a piece of data of one program with the calls that
 // only it brings in: every way to them leads through it.
 type Surplus struct {
-	Program, Object, Symbol string
-	Address                 uint64
+	Program string
+	// Frame is what brings them in; its edge is that of the shortest chain.
+	Frame
 	// Calls are names, by number.
 	Calls []string
 	// Chain leads from an entry point to it.
@@ -137,17 +144,58 @@ type ArgCondition struct {
 // Reason says why a call is reachable. Kind is "site", "kernel" or
 // "fallback"; see confine.v1.Reason.
 type Reason struct {
-	Kind   string
+	Kind string
+	// Chain is the shortest one in its program. It begins with how that
+	// program comes to run, and ends with the function that has the site.
 	Chain  []Frame
 	Detail string
+	Site   Site
 }
 
-// Frame is one function of a chain, from the entry point to the site.
+// Site is the instruction at the end of a chain.
+type Site struct {
+	Object  string
+	Address uint64 // in the object's own addresses; 0 when it isn't known
+	// Wrappers is the number of functions at the end of the chain that only
+	// pass the number on: the one before them decides it.
+	Wrappers int
+}
+
+// Frame is one step of a chain, from the start of a program to the site. Kind
+// is
+//
+//	program   an executable or a script that is run
+//	function  code
+//	data      a part of an object's data that holds the address of what follows
+//	text      a string by which what follows is found
+//
+// and Edge says how it was reached from the frame before:
+//
+//	program        it was seen running, or named
+//	interpreter    a script names it in its first line
+//	command        a script names it
+//	exec           a program executes it, whose path it names
+//	entry          the kernel or the loader starts a program there
+//	init           the loader runs it: constructors, destructors, resolvers
+//	call, import   it is called, within the object or as an import
+//	address-taken  code takes its address
+//	refers         code or data refers to the data
+//	data           the data before it holds its address
+//	names, dlopen  code or data refers to the text
+//	export, dlsym  it is looked up by name
+//	variable       a number is left in a variable that it reads
+//	callback       a number is passed behind a pointer to it
+//	indirect       a number is passed to it through a pointer
 type Frame struct {
-	Object  string // path inside the root
-	Symbol  string // "" when there is none
-	Address uint64 // in the object's own addresses
-	Edge    string // how it was reached from the frame before
+	Kind   string
+	Object string // path inside the root; "" for a text
+	// Symbol is a function's name, "" when there is none, the section of data,
+	// or the text.
+	Symbol string
+	// Address is its beginning in the object's own addresses, Size its length
+	// in bytes.
+	Address, Size uint64
+	Edge          string
 }
 
 // Issue is one imprecision or omission.

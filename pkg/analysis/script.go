@@ -52,11 +52,15 @@ func (a *analysis) script(p Program, e rootfs.Entry) error {
 		interp = "/bin/sh"
 	}
 	a.result.Entrypoints = append(a.result.Entrypoints, e.Path)
-	next := Program{Path: interp, Load: p.Load, Origin: p.Origin, Env: p.Env}
+	here := way{from: e.Path}
+	if at, err := a.root.Lookup(a.ctx, interp); err == nil {
+		a.executes(at.Path, here.to(at.Path, "interpreter"))
+	}
+	next := Program{Path: interp, Load: p.Load, Origin: p.Origin, Env: p.Env, follows: true}
 	a.work = append(a.work, next)
 	if path.Base(interp) == "env" {
 		if cmd := envCommand(arg); cmd != "" {
-			a.command(cmd, p.Env, p.Origin)
+			a.command(cmd, p.Env, p.Origin, here)
 			interp = cmd
 		}
 	}
@@ -64,7 +68,7 @@ func (a *analysis) script(p Program, e rootfs.Entry) error {
 		return nil
 	}
 	if len(p.Args) > 1 { // scripts end in exec "$@"
-		a.command(p.Args[1], p.Env, OriginStatic)
+		a.command(p.Args[1], p.Env, OriginStatic, here)
 	}
 	switch path.Base(interp) {
 	case "sh", "bash", "dash", "ash", "ksh", "busybox":
@@ -74,7 +78,7 @@ func (a *analysis) script(p Program, e rootfs.Entry) error {
 				Detail: "programs that it names may be missing: " + err.Error()})
 		}
 		for _, c := range names {
-			a.command(c, p.Env, OriginStatic)
+			a.command(c, p.Env, OriginStatic, here)
 		}
 	}
 	return nil
@@ -107,11 +111,12 @@ func envCommand(arg string) string {
 	return ""
 }
 
-// command adds a program by the name that a shell would look up.
-func (a *analysis) command(name string, env []string, origin Origin) {
+// command adds a program by the name that a shell would look up. w is the way
+// to what names it.
+func (a *analysis) command(name string, env []string, origin Origin, w way) {
 	if strings.Contains(name, "/") {
 		if path.IsAbs(name) {
-			a.executable(name, env)
+			a.executable(name, env, w, "command")
 		}
 		return
 	}
@@ -128,8 +133,9 @@ func (a *analysis) command(name string, env []string, origin Origin) {
 		p := path.Join(d, name)
 		e, err := a.root.Lookup(a.ctx, p)
 		if err == nil && e.Kind == rootfs.KindFile && e.Mode&0o111 != 0 {
+			a.executes(e.Path, w.to(e.Path, "command"))
 			if !a.seen[e.Path] {
-				a.work = append(a.work, Program{Path: e.Path, Origin: origin, Env: env})
+				a.work = append(a.work, Program{Path: e.Path, Origin: origin, Env: env, follows: true})
 			}
 			return
 		}

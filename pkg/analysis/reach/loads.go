@@ -8,14 +8,17 @@ import (
 	"github.com/confinehq/confine/pkg/analysis/objects"
 )
 
-func (g *graph) str(mi int32, s uint32) {
-	m := g.members[mi]
+// str notes that node n refers to a string.
+func (g *graph) str(n node, s uint32) {
+	m := g.members[n.m]
+	text := m.facts.Strings[s]
+	at := g.trail.textNode(text)
+	g.trail.edge(n, at, "names")
 	if m.strs[s] {
 		return
 	}
 	m.strs[s] = true
-	text := m.facts.Strings[s]
-	name := Name{text, m.link}
+	name := Name{text, m.link, at}
 	if g.paths[text] {
 		return
 	}
@@ -24,7 +27,7 @@ func (g *graph) str(mi int32, s uint32) {
 		g.res.Paths = append(g.res.Paths, name)
 	}
 	for _, i := range g.bySuffix[text] {
-		g.export(i.m, i.k)
+		g.export(i.m, i.k, at)
 	}
 	if strings.HasSuffix(text, ".so") || strings.Contains(text, ".so.") {
 		g.loads = append(g.loads, name)
@@ -46,11 +49,14 @@ func (g *graph) special(n node, imp uint32) {
 			g.issue("computed-dlopen", m.link.Object.Path, "it loads libraries whose names it computes; only those that were seen or named are included (name others with --load)", true)
 		}
 		for _, s := range names.Known {
-			g.loads = append(g.loads, Name{s, m.link})
+			at := g.trail.textNode(s)
+			g.trail.edge(n, at, "dlopen")
+			g.loads = append(g.loads, Name{s, m.link, at})
 		}
 	case "dlsym", "dlvsym":
 		names, ok := g.names(n, imp, facts.Argument(m.facts.Machine, 1))
 		if !ok || names.Computed {
+			g.trail.edge(n, g.anyText(), "dlsym")
 			g.lookAll()
 			g.issue("computed-dlsym", m.link.Object.Path, "it looks functions up by names that it computes; all exports of the libraries that it loads are included", true)
 		}
@@ -60,12 +66,15 @@ func (g *graph) special(n node, imp uint32) {
 	}
 }
 
+// anyText is the text that stands for names which are computed.
+func (g *graph) anyText() node { return g.trail.textNode("names that it computes") }
+
 // lookAll enters all exports of what was loaded by name.
 func (g *graph) lookAll() {
 	if !g.anyName {
 		g.anyName = true
 		for _, i := range g.opened {
-			g.exports(i)
+			g.exports(i, g.anyText())
 		}
 	}
 }
@@ -102,7 +111,7 @@ func (g *graph) loadNamed(o Options) bool {
 	if o.Services != nil {
 		for _, p := range g.res.Paths {
 			for _, s := range o.Services(g.ctx, p.Text) {
-				g.service(s, p.By, o.NoConfigured)
+				g.service(s, p, o.NoConfigured)
 			}
 		}
 	}
@@ -126,6 +135,8 @@ func (g *graph) load(n Name, must bool) {
 		g.fail(err)
 		return
 	}
+	g.cause = n.from
+	defer func() { g.cause = noNode }()
 	if m == nil {
 		if must {
 			g.issue("missing-library", n.Text, "it is said to be loaded at run time and isn't there, or can't be read", false)
@@ -138,12 +149,12 @@ func (g *graph) load(n Name, must bool) {
 		return
 	}
 	if must {
-		g.exports(i)
+		g.exports(i, n.from)
 		return
 	}
 	g.opened = append(g.opened, i)
 	if g.anyName {
-		g.exports(i)
+		g.exports(i, g.anyText())
 		return
 	}
 	for k := range g.members[i].facts.Exports {
@@ -151,10 +162,10 @@ func (g *graph) load(n Name, must bool) {
 	}
 }
 
-// exports enters all exports of a library.
-func (g *graph) exports(i int32) {
+// exports enters all exports of a library, which from asks for.
+func (g *graph) exports(i int32, from node) {
 	for k := range g.members[i].facts.Exports {
-		g.export(i, k)
+		g.export(i, k, from)
 	}
 }
 
@@ -162,26 +173,26 @@ func (g *graph) exports(i int32) {
 // the end of it, is.
 func (g *graph) named(name string, e exportID) {
 	if g.paths[name] {
-		g.export(e.m, e.k)
+		g.export(e.m, e.k, g.trail.textNode(name))
 	} else {
 		g.bySuffix[name] = append(g.bySuffix[name], e)
 	}
 }
 
 // export enters an export that somebody looks up.
-func (g *graph) export(i int32, k int) {
+func (g *graph) export(i int32, k int, from node) {
 	e := &g.members[i].facts.Exports[k]
 	if e.Func > 0 {
-		g.enter(node{m: i, i: e.Func - 1}, noNode, "export", outside)
+		g.enter(node{m: i, i: e.Func - 1}, from, "export", outside)
 	}
 	if e.Region > 0 {
-		g.enter(node{m: i, i: e.Region - 1, region: true}, noNode, "export", direct)
+		g.enter(node{m: i, i: e.Region - 1, region: true}, from, "export", direct)
 	}
 }
 
 // service loads a library by configuration. Those of its exports count whose
 // names end in a string that is reachable.
-func (g *graph) service(s Service, by *link.Member, leave bool) {
+func (g *graph) service(s Service, by Name, leave bool) {
 	if g.loaded[s.Library] || g.err != nil {
 		return
 	}
@@ -190,17 +201,19 @@ func (g *graph) service(s Service, by *link.Member, leave bool) {
 		return // the C library holds the service itself (glibc since 2.34)
 	}
 	if leave {
-		if p := g.linker.Path(g.ctx, s.Library, by); p != "" {
+		if p := g.linker.Path(g.ctx, s.Library, by.By); p != "" {
 			g.issue("configured-library", p, "the configuration of the root makes the program load it; it was left out, as programs that are executed are (name it with --load)", true)
 		}
 		return
 	}
 	before := len(g.members)
-	m, err := g.linker.Load(g.ctx, s.Library, by)
+	m, err := g.linker.Load(g.ctx, s.Library, by.By)
 	if err != nil {
 		g.fail(err)
 		return
 	}
+	g.cause = by.from
+	defer func() { g.cause = noNode }()
 	if m == nil {
 		return
 	}

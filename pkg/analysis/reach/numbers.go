@@ -15,7 +15,7 @@ func (g *graph) site(n node, s *facts.Site) {
 		calls = g.res.Compat
 	}
 	for _, nr := range s.Nrs {
-		g.call(calls, n, nr, s.Via)
+		g.call(calls, n, nr, s)
 	}
 	if s.Unresolved != "" {
 		g.unresolved(n, s, s.Unresolved)
@@ -28,21 +28,19 @@ func (g *graph) site(n node, s *facts.Site) {
 	}
 }
 
-func (g *graph) call(calls map[int32]*Call, n node, nr int32, via uint32) {
-	g.rec.call(nr, n)
-	c := calls[nr]
-	if c == nil {
-		c = &Call{Nr: nr, Chain: g.chain(n)}
-		if via > 0 && int(via) <= len(g.members[n.m].facts.Funcs) {
-			c.Chain = append(c.Chain, g.frame(node{m: n.m, i: via - 1}, "call"))
-		}
-		calls[nr] = c
+func (g *graph) call(calls map[int32]*Call, n node, nr int32, s *facts.Site) {
+	to, how := g.via(n, s)
+	g.trail.made = append(g.trail.made, made{nr: nr, compat: s.Kind != facts.SiteSyscall, by: n, at: s.Addr, to: to, how: how})
+	if calls[nr] == nil {
+		calls[nr] = &Call{Nr: nr}
 	}
-	c.Sites++
+	calls[nr].Sites++
 }
 
 func (g *graph) unresolved(n node, s *facts.Site, why string) {
 	g.res.Widened = true
+	to, how := g.via(n, s)
+	g.trail.made = append(g.trail.made, made{nr: -1, compat: s.Kind != facts.SiteSyscall, by: n, at: s.Addr, to: to, how: how, why: why})
 	m := g.members[n.m]
 	where := fmt.Sprintf("%#x", s.Addr)
 	if sym := m.facts.Symbols[n.i]; sym != "" {
@@ -97,10 +95,14 @@ func (g *graph) passes(to node, c caller, p param) {
 		}
 	}
 	from := node{m: c.m, i: c.fn}
+	edge := "import"
+	if c.imp < 0 {
+		edge = "call"
+	}
 	for i := range sites {
 		s := &sites[i]
 		for _, nr := range s.Nrs {
-			g.number(nr, from, to, "import")
+			g.number(nr, from, to, s.Addr, edge)
 		}
 		if s.Unresolved != "" {
 			g.unresolved(from, s, s.Unresolved)
@@ -110,6 +112,7 @@ func (g *graph) passes(to node, c caller, p param) {
 				g.unresolved(from, s, "the number is passed behind a pointer")
 				continue
 			}
+			g.trail.handed[from] = append(g.trail.handed[from], hand{to, s.Addr, edge})
 			g.wrapper(from, q)
 		}
 	}
@@ -167,7 +170,7 @@ func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
 				}
 				found = true
 				if h.funcs[c].ok {
-					g.number(nr, from, n, "indirect")
+					g.number(nr, from, n, s.Addr, "indirect")
 				}
 			}
 		}
@@ -182,10 +185,10 @@ func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
 const maxNumber = 1023
 
 // number adds a call whose number one function passes to another.
-func (g *graph) number(nr int32, from, to node, edge string) {
-	g.rec.call(nr, from)
+func (g *graph) number(nr int32, from, to node, at uint64, edge string) {
+	g.trail.made = append(g.trail.made, made{nr: nr, by: from, at: at, to: to, how: edge})
 	if g.res.Calls[nr] == nil {
-		g.res.Calls[nr] = &Call{Nr: nr, Chain: append(g.chain(from), g.frame(to, edge))}
+		g.res.Calls[nr] = &Call{Nr: nr}
 	}
 	g.res.Calls[nr].Sites++
 }

@@ -29,18 +29,36 @@ type Issue struct {
 	Note bool
 }
 
-// Frame is one function of a chain.
+// FrameKind says what a frame of a chain is.
+type FrameKind string
+
+// Kinds of frames. Data and texts stand between functions that are reached
+// through them.
+const (
+	Function FrameKind = "function"
+	Data     FrameKind = "data"
+	Text     FrameKind = "text"
+)
+
+// Frame is one step of a chain.
 type Frame struct {
-	Object  string
-	Symbol  string
-	Address uint64
-	Edge    string
+	Kind   FrameKind
+	Object string // "" for a text
+	// Symbol is a function's name, the name of the section that data lies in,
+	// or the text.
+	Symbol string
+	// Address is where it begins, and Size how long it is, in bytes.
+	Address, Size uint64
+	// Edge says how it was reached from the frame before.
+	Edge string
 }
 
 // Call is one system call that is reachable.
 type Call struct {
-	Nr    int32
+	Nr int32
+	// Chain is the shortest one, and Site the instruction at its end.
 	Chain []Frame
+	Site  Site
 	// Sites is the number of places that make it.
 	Sites int
 }
@@ -49,6 +67,7 @@ type Call struct {
 type Name struct {
 	Text string
 	By   *link.Member
+	from node // who refers to it; noNode for what was seen or named
 }
 
 // Result is what one program can do.
@@ -58,6 +77,8 @@ type Result struct {
 	Calls, Compat map[int32]*Call
 	// Widened is set when a number is unknown: any call may be made.
 	Widened bool
+	// Trail answers how everything was reached.
+	Trail *Trail
 	// Paths are absolute paths that occur in what is reachable.
 	Paths  []Name
 	Issues []Issue
@@ -72,12 +93,8 @@ type node struct {
 	region bool
 }
 
-// step says how a node was reached first.
-type step struct {
-	from node
-	edge string
-	ok   bool
-}
+// step says whether a node was reached; trail knows how.
+type step struct{ ok bool }
 
 var noNode = node{m: -1}
 
@@ -125,7 +142,8 @@ type exportID struct {
 }
 
 type graph struct {
-	rec     *recorder // nil unless Options.Surplus
+	trail   *trail
+	cause   node // what has the members loaded that are being added
 	linker  *link.Linker
 	members []*member
 	index   map[*link.Member]int32
@@ -169,9 +187,7 @@ func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 		linker: l, index: map[*link.Member]int32{}, seen: map[string]bool{}, ctx: ctx, paths: map[string]bool{}, loaded: map[string]bool{},
 		bySuffix: map[string][]exportID{},
 		res:      &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}},
-	}
-	if o.Surplus {
-		g.rec = &recorder{edges: map[node][]node{}, calls: map[int32][]node{}}
+		trail:    newTrail(), cause: noNode,
 	}
 	g.addMembers()
 	if len(g.members) > 0 {
@@ -189,7 +205,7 @@ func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	}
 	g.drain()
 	for _, p := range o.Load {
-		g.load(Name{Text: p}, true)
+		g.load(Name{Text: p, from: noNode}, true)
 	}
 	for g.drain() || g.loadNamed(o) {
 		if g.err != nil {
@@ -201,7 +217,7 @@ func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	}
 	g.finish()
 	if o.Surplus {
-		g.res.Surplus = g.surplus()
+		g.res.Surplus = g.surplus(g.res.Trail)
 	}
 	return g.res, ctx.Err()
 }
@@ -237,6 +253,7 @@ func (g *graph) addMembers() {
 		m.funcs, m.regions, m.taken = make([]step, len(f.Funcs)), make([]step, len(f.Regions)), map[uint32][]int32{}
 		g.index[lm] = int32(len(g.members))
 		g.members = append(g.members, m)
+		g.trail.member(len(f.Funcs), len(f.Regions))
 		for _, w := range f.Warnings {
 			g.issue("unreadable-part", lm.Object.Path, w, false)
 		}
@@ -271,16 +288,16 @@ func (g *graph) roots(i int32) {
 		}
 	} else {
 		for _, f := range m.facts.Roots {
-			g.enter(node{m: i, i: f}, noNode, "init", direct)
+			g.enter(node{m: i, i: f}, g.cause, "init", direct)
 		}
 	}
 	for _, imp := range m.facts.RootImports {
 		for _, t := range g.bind(i, imp) {
-			g.enter(t.n, noNode, "init", direct)
+			g.enter(t.n, g.cause, "init", direct)
 		}
 	}
 	for _, r := range m.facts.RootRegions {
-		g.enter(node{m: i, i: r, region: true}, noNode, "data", direct)
+		g.enter(node{m: i, i: r, region: true}, g.cause, "init", direct)
 	}
 }
 
@@ -288,10 +305,10 @@ func (g *graph) roots(i int32) {
 // address, so that nothing is known of its arguments there; direct for a call.
 func (g *graph) enter(n, from node, edge string, holder int32) {
 	m := g.members[n.m]
-	g.rec.edge(from, n)
+	g.trail.edge(from, n, edge)
 	if n.region {
 		if !m.regions[n.i].ok {
-			m.regions[n.i] = step{from, edge, true}
+			m.regions[n.i] = step{true}
 			g.queue = append(g.queue, n)
 		}
 		return
@@ -300,7 +317,7 @@ func (g *graph) enter(n, from node, edge string, holder int32) {
 		m.taken[n.i] = append(m.taken[n.i], holder)
 	}
 	if !m.funcs[n.i].ok {
-		m.funcs[n.i] = step{from, edge, true}
+		m.funcs[n.i] = step{true}
 		g.queue = append(g.queue, n)
 	}
 }
@@ -312,7 +329,7 @@ func (g *graph) drain() bool {
 	for len(g.queue) > 0 || len(g.late) > 0 {
 		if len(g.queue) == 0 {
 			for _, n := range g.late {
-				g.enter(n, noNode, "init", direct)
+				g.enter(n, noNode, last, direct)
 			}
 			g.late = nil
 			continue
@@ -341,10 +358,10 @@ func (g *graph) region(n node) {
 		}
 	}
 	for _, i := range r.Regions {
-		g.enter(node{m: n.m, i: i, region: true}, n, "data", direct)
+		g.enter(node{m: n.m, i: i, region: true}, n, "refers", direct)
 	}
 	for _, s := range r.Strings {
-		g.str(n.m, s)
+		g.str(n, s)
 	}
 }
 
@@ -369,10 +386,10 @@ func (g *graph) function(n node) {
 		g.importUse(n, use)
 	}
 	for _, r := range fn.Regions {
-		g.enter(node{m: n.m, i: r, region: true}, n, "data", direct)
+		g.enter(node{m: n.m, i: r, region: true}, n, "refers", direct)
 	}
 	for _, s := range fn.Strings {
-		g.str(n.m, s)
+		g.str(n, s)
 	}
 	for i := range fn.Sites {
 		g.site(n, &fn.Sites[i])
@@ -415,6 +432,7 @@ func (g *graph) finish() {
 		g.issue("unreadable-object", p, err.Error(), false)
 	}
 	g.res.Members = g.linker.Members()
+	g.chains()
 	sort.Slice(g.res.Issues, func(i, j int) bool {
 		a, b := g.res.Issues[i], g.res.Issues[j]
 		return a.Kind < b.Kind || a.Kind == b.Kind && (a.Object < b.Object || a.Object == b.Object && a.Detail < b.Detail)

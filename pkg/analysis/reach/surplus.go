@@ -8,43 +8,83 @@ import (
 // Rank is a function or a piece of data with the calls that only it brings in:
 // without it, none of them could be made.
 type Rank struct {
-	Object, Name string
-	Address      uint64
+	// Frame is what brings them in.
+	Frame
 	// Calls are numbers of the native table, sorted.
 	Calls []int32
-	// From is the chain that leads to it.
+	// From is the shortest chain that leads to it.
 	From []Frame
-}
-
-// recorder keeps the whole graph, for Surplus.
-type recorder struct {
-	edges map[node][]node
-	calls map[int32][]node // key: number; functions that make it
-}
-
-func (r *recorder) edge(from, to node) {
-	if r != nil {
-		r.edges[from] = append(r.edges[from], to)
-	}
-}
-
-func (r *recorder) call(nr int32, n node) {
-	if r != nil {
-		r.calls[nr] = append(r.calls[nr], n)
-	}
 }
 
 // surplus ranks the nodes by the number of calls that they dominate: every
 // way from an entry point to a site of the call leads through them. Immediate
 // dominators are found by iteration (Cooper, Harvey, Kennedy: A Simple, Fast
 // Dominance Algorithm, 2001).
-func (g *graph) surplus() []Rank {
-	order, index := g.postorder()
-	preds := make([][]int, len(order))
-	for i, n := range order {
-		for _, to := range g.rec.edges[n] {
-			if j, ok := index[to]; ok {
-				preds[j] = append(preds[j], i)
+func (g *graph) surplus(t *Trail) []Rank {
+	order := t.paths.postorder()
+	index := make([]int32, len(t.paths.dist)) // place to its index in order, plus 1
+	for i, at := range order {
+		index[at] = int32(i) + 1
+	}
+	root := len(order) - 1
+	idom := dominators(t.paths, order, index)
+	meet := func(a, b int) int { return meet(idom, a, b) }
+	makers := map[int32]int{} // number to what dominates all its places
+	for _, m := range g.trail.made {
+		if m.compat || m.nr < 0 {
+			continue
+		}
+		j := int(index[t.paths.place(g.trail.id(m.by))]) - 1
+		if j < 0 || idom[j] < 0 {
+			continue
+		}
+		if d, ok := makers[m.nr]; ok {
+			j = meet(d, j)
+		}
+		makers[m.nr] = j
+	}
+	brought := map[int][]int32{}
+	for nr, d := range makers {
+		for ; d != root; d = idom[d] {
+			brought[d] = append(brought[d], nr)
+		}
+	}
+	var out []Rank
+	for i, calls := range brought {
+		if len(calls) > 1 {
+			slices.Sort(calls)
+			from := t.to(t.paths.placed(order[i]))
+			out = append(out, Rank{Frame: from[len(from)-1], Calls: calls, From: from})
+		}
+	}
+	slices.SortFunc(out, func(a, b Rank) int {
+		return cmp.Or(cmp.Compare(len(b.Calls), len(a.Calls)), cmp.Compare(len(a.From), len(b.From)), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Symbol, b.Symbol))
+	})
+	return out
+}
+
+func meet(idom []int, a, b int) int {
+	for a != b {
+		for a < b {
+			a = idom[a]
+		}
+		for b < a {
+			b = idom[b]
+		}
+	}
+	return a
+}
+
+// dominators returns the immediate dominator of each place of order, which has
+// the root last.
+func dominators(p *paths, order []uint32, index []int32) []int {
+	preds := make([][]int32, len(order))
+	for i, at := range order {
+		for _, r := range p.runsOf(at) {
+			for e := p.t.runs[r].start; e < p.t.end(r); e++ {
+				if j := index[p.place(p.t.to[e])]; j > 0 {
+					preds[j-1] = append(preds[j-1], int32(i))
+				}
 			}
 		}
 	}
@@ -54,28 +94,17 @@ func (g *graph) surplus() []Rank {
 		idom[i] = -1
 	}
 	idom[root] = root
-	meet := func(a, b int) int {
-		for a != b {
-			for a < b {
-				a = idom[a]
-			}
-			for b < a {
-				b = idom[b]
-			}
-		}
-		return a
-	}
 	for changed := true; changed; {
 		changed = false
 		for i := root - 1; i >= 0; i-- {
 			d := -1
-			for _, p := range preds[i] {
-				switch {
-				case idom[p] < 0:
+			for _, q := range preds[i] {
+				switch q := int(q); {
+				case idom[q] < 0:
 				case d < 0:
-					d = p
+					d = q
 				default:
-					d = meet(d, p)
+					d = meet(idom, d, q)
 				}
 			}
 			if d != idom[i] {
@@ -83,71 +112,39 @@ func (g *graph) surplus() []Rank {
 			}
 		}
 	}
-	brought := map[int][]int32{}
-	for nr, sites := range g.rec.calls {
-		d := -1
-		for _, n := range sites {
-			if j, ok := index[n]; ok && idom[j] >= 0 {
-				if d < 0 {
-					d = j
-				} else {
-					d = meet(d, j)
-				}
-			}
-		}
-		for ; d >= 0 && d != root; d = idom[d] {
-			brought[d] = append(brought[d], nr)
-		}
-	}
-	var out []Rank
-	for i, calls := range brought {
-		if len(calls) > 1 {
-			out = append(out, g.rank(order[i], calls))
-		}
-	}
-	slices.SortFunc(out, func(a, b Rank) int {
-		return cmp.Or(cmp.Compare(len(b.Calls), len(a.Calls)), cmp.Compare(len(a.From), len(b.From)), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Address, b.Address))
-	})
-	return out
+	return idom
 }
 
-func (g *graph) rank(n node, calls []int32) Rank {
-	m := g.members[n.m]
-	slices.Sort(calls)
-	r := Rank{Object: m.link.Object.Path, Calls: calls, From: g.chain(n)}
-	if n.region {
-		reg := &m.facts.Regions[n.i]
-		r.Name, r.Address = reg.Name, reg.Start
-	} else {
-		r.Name, r.Address = m.facts.Symbols[n.i], m.facts.Funcs[n.i].Start
-	}
-	return r
-}
-
-// postorder lists the reached nodes with the virtual root last.
-func (g *graph) postorder() ([]node, map[node]int) {
+// postorder lists the places that are reached, the root last.
+func (p *paths) postorder() []uint32 {
 	type frame struct {
-		n    node
-		next int
+		at   uint32
+		run  int
+		edge uint32
 	}
-	index := map[node]int{}
-	seen := map[node]bool{noNode: true}
-	var order []node
-	stack := []frame{{noNode, 0}}
+	seen := make([]bool, len(p.dist))
+	var order []uint32
+	stack := []frame{{at: 0}}
+	seen[0] = true
 	for len(stack) > 0 {
 		f := &stack[len(stack)-1]
-		if to := g.rec.edges[f.n]; f.next < len(to) {
-			n := to[f.next]
-			f.next++
-			if !seen[n] {
-				seen[n] = true
-				stack = append(stack, frame{n, 0})
-			}
+		runs := p.runsOf(f.at)
+		if f.run == len(runs) {
+			order = append(order, f.at)
+			stack = stack[:len(stack)-1]
 			continue
 		}
-		index[f.n] = len(order)
-		order = append(order, f.n)
-		stack = stack[:len(stack)-1]
+		r := runs[f.run]
+		e := p.t.runs[r].start + f.edge
+		if e == p.t.end(r) {
+			f.run, f.edge = f.run+1, 0
+			continue
+		}
+		f.edge++
+		if to := p.place(p.t.to[e]); !seen[to] {
+			seen[to] = true
+			stack = append(stack, frame{at: to})
+		}
 	}
-	return order, index
+	return order
 }

@@ -631,6 +631,184 @@ func (x *GetProfileResponse) GetResult() *Result {
 	return nil
 }
 
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of a result, or an image reference (its newest result).
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Name of a system call.
+	Call string `protobuf:"bytes,2,opt,name=call,proto3" json:"call,omitempty"`
+	// Number of chains wanted at most; 0 is none but those of the reasons.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ExplainRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the result: its id, the image, the platform and the node.
+	Id       string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Image    string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	Platform string `protobuf:"bytes,3,opt,name=platform,proto3" json:"platform,omitempty"`
+	Node     string `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	// The call, unset when the profile doesn't allow it.
+	Syscall *Syscall `protobuf:"bytes,5,opt,name=syscall,proto3" json:"syscall,omitempty"`
+	// Places of the call, the nearest to an entry point first.
+	Chains []*Chain `protobuf:"bytes,6,rep,name=chains,proto3" json:"chains,omitempty"`
+	// Number of places that aren't in chains.
+	Left uint32 `protobuf:"varint,7,opt,name=left,proto3" json:"left,omitempty"`
+	// Places that nothing reaches, when the call isn't allowed.
+	Absent []*AbsentPlace `protobuf:"bytes,8,rep,name=absent,proto3" json:"absent,omitempty"`
+	// Whether the result was kept with an explanation; otherwise chains and
+	// absent are empty for want of knowledge.
+	Explained     bool `protobuf:"varint,9,opt,name=explained,proto3" json:"explained,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_confine_v1_operator_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_operator_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExplainResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetSyscall() *Syscall {
+	if x != nil {
+		return x.Syscall
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetChains() []*Chain {
+	if x != nil {
+		return x.Chains
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetLeft() uint32 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *ExplainResponse) GetAbsent() []*AbsentPlace {
+	if x != nil {
+		return x.Absent
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetExplained() bool {
+	if x != nil {
+		return x.Explained
+	}
+	return false
+}
+
 type CreateJoinTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "agent", "operator" or "reader".
@@ -643,7 +821,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	mi := &file_confine_v1_operator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +833,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	mi := &file_confine_v1_operator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +846,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{10}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateJoinTokenRequest) GetRole() string {
@@ -697,7 +875,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[11]
+	mi := &file_confine_v1_operator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +887,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[11]
+	mi := &file_confine_v1_operator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +900,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{11}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -747,7 +925,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[12]
+	mi := &file_confine_v1_operator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +937,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[12]
+	mi := &file_confine_v1_operator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +950,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{12}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{14}
 }
 
 type GetServerInfoResponse struct {
@@ -784,7 +962,7 @@ type GetServerInfoResponse struct {
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[13]
+	mi := &file_confine_v1_operator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +974,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[13]
+	mi := &file_confine_v1_operator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +987,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{13}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -824,7 +1002,7 @@ var File_confine_v1_operator_proto protoreflect.FileDescriptor
 const file_confine_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	"\x19confine/v1/operator.proto\x12\n" +
-	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n" +
+	"confine.v1\x1a\x18confine/v1/explain.proto\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n" +
 	"\x0eProfileRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.confine.v1.RunSpecR\x04spec\"|\n" +
@@ -865,7 +1043,21 @@ const file_confine_v1_operator_proto_rawDesc = "" +
 	"\x11GetProfileRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"@\n" +
 	"\x12GetProfileResponse\x12*\n" +
-	"\x06result\x18\x01 \x01(\v2\x12.confine.v1.ResultR\x06result\"Y\n" +
+	"\x06result\x18\x01 \x01(\v2\x12.confine.v1.ResultR\x06result\"N\n" +
+	"\x0eExplainRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04call\x18\x02 \x01(\tR\x04call\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"\xa4\x02\n" +
+	"\x0fExplainResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\x12\x1a\n" +
+	"\bplatform\x18\x03 \x01(\tR\bplatform\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12-\n" +
+	"\asyscall\x18\x05 \x01(\v2\x13.confine.v1.SyscallR\asyscall\x12)\n" +
+	"\x06chains\x18\x06 \x03(\v2\x11.confine.v1.ChainR\x06chains\x12\x12\n" +
+	"\x04left\x18\a \x01(\rR\x04left\x12/\n" +
+	"\x06absent\x18\b \x03(\v2\x17.confine.v1.AbsentPlaceR\x06absent\x12\x1c\n" +
+	"\texplained\x18\t \x01(\bR\texplained\"Y\n" +
 	"\x16CreateJoinTokenRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"e\n" +
@@ -874,13 +1066,14 @@ const file_confine_v1_operator_proto_rawDesc = "" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x16\n" +
 	"\x14GetServerInfoRequest\"1\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion2\xf3\x03\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion2\xb7\x04\n" +
 	"\x0fOperatorService\x12D\n" +
 	"\aProfile\x12\x1a.confine.v1.ProfileRequest\x1a\x1b.confine.v1.ProfileResponse0\x01\x12H\n" +
 	"\tListNodes\x12\x1c.confine.v1.ListNodesRequest\x1a\x1d.confine.v1.ListNodesResponse\x12Q\n" +
 	"\fListProfiles\x12\x1f.confine.v1.ListProfilesRequest\x1a .confine.v1.ListProfilesResponse\x12K\n" +
 	"\n" +
-	"GetProfile\x12\x1d.confine.v1.GetProfileRequest\x1a\x1e.confine.v1.GetProfileResponse\x12Z\n" +
+	"GetProfile\x12\x1d.confine.v1.GetProfileRequest\x1a\x1e.confine.v1.GetProfileResponse\x12B\n" +
+	"\aExplain\x12\x1a.confine.v1.ExplainRequest\x1a\x1b.confine.v1.ExplainResponse\x12Z\n" +
 	"\x0fCreateJoinToken\x12\".confine.v1.CreateJoinTokenRequest\x1a#.confine.v1.CreateJoinTokenResponse\x12T\n" +
 	"\rGetServerInfo\x12 .confine.v1.GetServerInfoRequest\x1a!.confine.v1.GetServerInfoResponseB9Z7github.com/confinehq/confine/proto/confine/v1;confinev1b\x06proto3"
 
@@ -896,7 +1089,7 @@ func file_confine_v1_operator_proto_rawDescGZIP() []byte {
 	return file_confine_v1_operator_proto_rawDescData
 }
 
-var file_confine_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_confine_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_confine_v1_operator_proto_goTypes = []any{
 	(*ProfileRequest)(nil),          // 0: confine.v1.ProfileRequest
 	(*ProfileResponse)(nil),         // 1: confine.v1.ProfileResponse
@@ -908,44 +1101,54 @@ var file_confine_v1_operator_proto_goTypes = []any{
 	(*ProfileSummary)(nil),          // 7: confine.v1.ProfileSummary
 	(*GetProfileRequest)(nil),       // 8: confine.v1.GetProfileRequest
 	(*GetProfileResponse)(nil),      // 9: confine.v1.GetProfileResponse
-	(*CreateJoinTokenRequest)(nil),  // 10: confine.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 11: confine.v1.CreateJoinTokenResponse
-	(*GetServerInfoRequest)(nil),    // 12: confine.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil),   // 13: confine.v1.GetServerInfoResponse
-	(*RunSpec)(nil),                 // 14: confine.v1.RunSpec
-	(*Progress)(nil),                // 15: confine.v1.Progress
-	(*Result)(nil),                  // 16: confine.v1.Result
-	(*timestamppb.Timestamp)(nil),   // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 18: google.protobuf.Duration
+	(*ExplainRequest)(nil),          // 10: confine.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 11: confine.v1.ExplainResponse
+	(*CreateJoinTokenRequest)(nil),  // 12: confine.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 13: confine.v1.CreateJoinTokenResponse
+	(*GetServerInfoRequest)(nil),    // 14: confine.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),   // 15: confine.v1.GetServerInfoResponse
+	(*RunSpec)(nil),                 // 16: confine.v1.RunSpec
+	(*Progress)(nil),                // 17: confine.v1.Progress
+	(*Result)(nil),                  // 18: confine.v1.Result
+	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
+	(*Syscall)(nil),                 // 20: confine.v1.Syscall
+	(*Chain)(nil),                   // 21: confine.v1.Chain
+	(*AbsentPlace)(nil),             // 22: confine.v1.AbsentPlace
+	(*durationpb.Duration)(nil),     // 23: google.protobuf.Duration
 }
 var file_confine_v1_operator_proto_depIdxs = []int32{
-	14, // 0: confine.v1.ProfileRequest.spec:type_name -> confine.v1.RunSpec
-	15, // 1: confine.v1.ProfileResponse.progress:type_name -> confine.v1.Progress
-	16, // 2: confine.v1.ProfileResponse.result:type_name -> confine.v1.Result
+	16, // 0: confine.v1.ProfileRequest.spec:type_name -> confine.v1.RunSpec
+	17, // 1: confine.v1.ProfileResponse.progress:type_name -> confine.v1.Progress
+	18, // 2: confine.v1.ProfileResponse.result:type_name -> confine.v1.Result
 	4,  // 3: confine.v1.ListNodesResponse.nodes:type_name -> confine.v1.Node
-	17, // 4: confine.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	19, // 4: confine.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
 	7,  // 5: confine.v1.ListProfilesResponse.profiles:type_name -> confine.v1.ProfileSummary
-	17, // 6: confine.v1.ProfileSummary.created:type_name -> google.protobuf.Timestamp
-	16, // 7: confine.v1.GetProfileResponse.result:type_name -> confine.v1.Result
-	18, // 8: confine.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	17, // 9: confine.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 10: confine.v1.OperatorService.Profile:input_type -> confine.v1.ProfileRequest
-	2,  // 11: confine.v1.OperatorService.ListNodes:input_type -> confine.v1.ListNodesRequest
-	5,  // 12: confine.v1.OperatorService.ListProfiles:input_type -> confine.v1.ListProfilesRequest
-	8,  // 13: confine.v1.OperatorService.GetProfile:input_type -> confine.v1.GetProfileRequest
-	10, // 14: confine.v1.OperatorService.CreateJoinToken:input_type -> confine.v1.CreateJoinTokenRequest
-	12, // 15: confine.v1.OperatorService.GetServerInfo:input_type -> confine.v1.GetServerInfoRequest
-	1,  // 16: confine.v1.OperatorService.Profile:output_type -> confine.v1.ProfileResponse
-	3,  // 17: confine.v1.OperatorService.ListNodes:output_type -> confine.v1.ListNodesResponse
-	6,  // 18: confine.v1.OperatorService.ListProfiles:output_type -> confine.v1.ListProfilesResponse
-	9,  // 19: confine.v1.OperatorService.GetProfile:output_type -> confine.v1.GetProfileResponse
-	11, // 20: confine.v1.OperatorService.CreateJoinToken:output_type -> confine.v1.CreateJoinTokenResponse
-	13, // 21: confine.v1.OperatorService.GetServerInfo:output_type -> confine.v1.GetServerInfoResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	19, // 6: confine.v1.ProfileSummary.created:type_name -> google.protobuf.Timestamp
+	18, // 7: confine.v1.GetProfileResponse.result:type_name -> confine.v1.Result
+	20, // 8: confine.v1.ExplainResponse.syscall:type_name -> confine.v1.Syscall
+	21, // 9: confine.v1.ExplainResponse.chains:type_name -> confine.v1.Chain
+	22, // 10: confine.v1.ExplainResponse.absent:type_name -> confine.v1.AbsentPlace
+	23, // 11: confine.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	19, // 12: confine.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	0,  // 13: confine.v1.OperatorService.Profile:input_type -> confine.v1.ProfileRequest
+	2,  // 14: confine.v1.OperatorService.ListNodes:input_type -> confine.v1.ListNodesRequest
+	5,  // 15: confine.v1.OperatorService.ListProfiles:input_type -> confine.v1.ListProfilesRequest
+	8,  // 16: confine.v1.OperatorService.GetProfile:input_type -> confine.v1.GetProfileRequest
+	10, // 17: confine.v1.OperatorService.Explain:input_type -> confine.v1.ExplainRequest
+	12, // 18: confine.v1.OperatorService.CreateJoinToken:input_type -> confine.v1.CreateJoinTokenRequest
+	14, // 19: confine.v1.OperatorService.GetServerInfo:input_type -> confine.v1.GetServerInfoRequest
+	1,  // 20: confine.v1.OperatorService.Profile:output_type -> confine.v1.ProfileResponse
+	3,  // 21: confine.v1.OperatorService.ListNodes:output_type -> confine.v1.ListNodesResponse
+	6,  // 22: confine.v1.OperatorService.ListProfiles:output_type -> confine.v1.ListProfilesResponse
+	9,  // 23: confine.v1.OperatorService.GetProfile:output_type -> confine.v1.GetProfileResponse
+	11, // 24: confine.v1.OperatorService.Explain:output_type -> confine.v1.ExplainResponse
+	13, // 25: confine.v1.OperatorService.CreateJoinToken:output_type -> confine.v1.CreateJoinTokenResponse
+	15, // 26: confine.v1.OperatorService.GetServerInfo:output_type -> confine.v1.GetServerInfoResponse
+	20, // [20:27] is the sub-list for method output_type
+	13, // [13:20] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_operator_proto_init() }
@@ -953,6 +1156,7 @@ func file_confine_v1_operator_proto_init() {
 	if File_confine_v1_operator_proto != nil {
 		return
 	}
+	file_confine_v1_explain_proto_init()
 	file_confine_v1_result_proto_init()
 	file_confine_v1_run_proto_init()
 	file_confine_v1_operator_proto_msgTypes[1].OneofWrappers = []any{
@@ -965,7 +1169,7 @@ func file_confine_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confine_v1_operator_proto_rawDesc), len(file_confine_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

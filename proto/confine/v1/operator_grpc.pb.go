@@ -25,6 +25,7 @@ const (
 	OperatorService_ListNodes_FullMethodName       = "/confine.v1.OperatorService/ListNodes"
 	OperatorService_ListProfiles_FullMethodName    = "/confine.v1.OperatorService/ListProfiles"
 	OperatorService_GetProfile_FullMethodName      = "/confine.v1.OperatorService/GetProfile"
+	OperatorService_Explain_FullMethodName         = "/confine.v1.OperatorService/Explain"
 	OperatorService_CreateJoinToken_FullMethodName = "/confine.v1.OperatorService/CreateJoinToken"
 	OperatorService_GetServerInfo_FullMethodName   = "/confine.v1.OperatorService/GetServerInfo"
 )
@@ -46,6 +47,9 @@ type OperatorServiceClient interface {
 	ListProfiles(ctx context.Context, in *ListProfilesRequest, opts ...grpc.CallOption) (*ListProfilesResponse, error)
 	// GetProfile returns one stored result by id, or the newest of an image.
 	GetProfile(ctx context.Context, in *GetProfileRequest, opts ...grpc.CallOption) (*GetProfileResponse, error)
+	// Explain says why a call is allowed in a stored result, or what comes nearest
+	// to it when it isn't.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// CreateJoinToken makes a one-time token for a new agent or operator.
 	CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error)
 	// GetServerInfo tells the server's version.
@@ -109,6 +113,16 @@ func (c *operatorServiceClient) GetProfile(ctx context.Context, in *GetProfileRe
 	return out, nil
 }
 
+func (c *operatorServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, OperatorService_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorServiceClient) CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateJoinTokenResponse)
@@ -146,6 +160,9 @@ type OperatorServiceServer interface {
 	ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error)
 	// GetProfile returns one stored result by id, or the newest of an image.
 	GetProfile(context.Context, *GetProfileRequest) (*GetProfileResponse, error)
+	// Explain says why a call is allowed in a stored result, or what comes nearest
+	// to it when it isn't.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// CreateJoinToken makes a one-time token for a new agent or operator.
 	CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error)
 	// GetServerInfo tells the server's version.
@@ -171,6 +188,9 @@ func (UnimplementedOperatorServiceServer) ListProfiles(context.Context, *ListPro
 }
 func (UnimplementedOperatorServiceServer) GetProfile(context.Context, *GetProfileRequest) (*GetProfileResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetProfile not implemented")
+}
+func (UnimplementedOperatorServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedOperatorServiceServer) CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateJoinToken not implemented")
@@ -264,6 +284,24 @@ func _OperatorService_GetProfile_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OperatorService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _OperatorService_CreateJoinToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateJoinTokenRequest)
 	if err := dec(in); err != nil {
@@ -318,6 +356,10 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetProfile",
 			Handler:    _OperatorService_GetProfile_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _OperatorService_Explain_Handler,
 		},
 		{
 			MethodName: "CreateJoinToken",

@@ -729,7 +729,9 @@ type Reason struct {
 	// From an entry point to the function that holds the site.
 	Chain []*Frame `protobuf:"bytes,2,rep,name=chain,proto3" json:"chain,omitempty"`
 	// One sentence for a person.
-	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Where the kernel is entered, for a chain.
+	Site          *Site `protobuf:"bytes,4,opt,name=site,proto3" json:"site,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -785,18 +787,37 @@ func (x *Reason) GetDetail() string {
 	return ""
 }
 
-// Frame is one function on a chain.
+func (x *Reason) GetSite() *Site {
+	if x != nil {
+		return x.Site
+	}
+	return nil
+}
+
+// Frame is one step of a chain.
 type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Path of the object inside the container's root.
+	// Path of the object inside the container's root, "" for a text.
 	Object string `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
-	// Symbol name, or "" when there is none.
+	// Name of a function, "" when there is none; the section of data; the text.
 	Symbol string `protobuf:"bytes,2,opt,name=symbol,proto3" json:"symbol,omitempty"`
 	// Address in the object (its own virtual addresses).
 	Address uint64 `protobuf:"varint,3,opt,name=address,proto3" json:"address,omitempty"`
-	// How the function was reached from the frame before: "entry", "init",
-	// "call", "import", "address-taken", "data", "ifunc", "export".
-	Edge          string `protobuf:"bytes,4,opt,name=edge,proto3" json:"edge,omitempty"`
+	// How it was reached from the frame before: "program", "interpreter",
+	// "command", "exec" (a program); "entry", "init", "call", "import",
+	// "address-taken", "data", "export", "dlsym", "variable", "callback",
+	// "indirect" (a function); "refers", "address-taken" (data); "names",
+	// "dlopen", "dlsym" (a text).
+	Edge string `protobuf:"bytes,4,opt,name=edge,proto3" json:"edge,omitempty"`
+	// "program", "function", "data" (a part of an object's data that holds the
+	// address of what follows) or "text" (a string by which what follows is
+	// found).
+	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Length in bytes of the function or the data.
+	Size uint32 `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	// Address of the instruction, or of the pointer, of the frame before that
+	// leads here, in that frame's object; 0 when nobody looked.
+	At            uint64 `protobuf:"varint,7,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -859,6 +880,92 @@ func (x *Frame) GetEdge() string {
 	return ""
 }
 
+func (x *Frame) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Frame) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Frame) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+// Site is the instruction at the end of a chain.
+type Site struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the object inside the container's root.
+	Object string `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// Address in the object; 0 when it isn't known.
+	Address uint64 `protobuf:"varint,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Number of functions at the end of the chain that only pass the number of
+	// the call on.
+	Wrappers      uint32 `protobuf:"varint,3,opt,name=wrappers,proto3" json:"wrappers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Site) Reset() {
+	*x = Site{}
+	mi := &file_confine_v1_result_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Site) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Site) ProtoMessage() {}
+
+func (x *Site) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_result_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Site.ProtoReflect.Descriptor instead.
+func (*Site) Descriptor() ([]byte, []int) {
+	return file_confine_v1_result_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Site) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *Site) GetAddress() uint64 {
+	if x != nil {
+		return x.Address
+	}
+	return 0
+}
+
+func (x *Site) GetWrappers() uint32 {
+	if x != nil {
+		return x.Wrappers
+	}
+	return 0
+}
+
 // Incomplete is one thing that is missing from a result.
 type Incomplete struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -875,7 +982,7 @@ type Incomplete struct {
 
 func (x *Incomplete) Reset() {
 	*x = Incomplete{}
-	mi := &file_confine_v1_result_proto_msgTypes[9]
+	mi := &file_confine_v1_result_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +994,7 @@ func (x *Incomplete) String() string {
 func (*Incomplete) ProtoMessage() {}
 
 func (x *Incomplete) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_result_proto_msgTypes[9]
+	mi := &file_confine_v1_result_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1007,7 @@ func (x *Incomplete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incomplete.ProtoReflect.Descriptor instead.
 func (*Incomplete) Descriptor() ([]byte, []int) {
-	return file_confine_v1_result_proto_rawDescGZIP(), []int{9}
+	return file_confine_v1_result_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Incomplete) GetKind() string {
@@ -940,7 +1047,7 @@ type Proof struct {
 
 func (x *Proof) Reset() {
 	*x = Proof{}
-	mi := &file_confine_v1_result_proto_msgTypes[10]
+	mi := &file_confine_v1_result_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1059,7 @@ func (x *Proof) String() string {
 func (*Proof) ProtoMessage() {}
 
 func (x *Proof) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_result_proto_msgTypes[10]
+	mi := &file_confine_v1_result_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1072,7 @@ func (x *Proof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proof.ProtoReflect.Descriptor instead.
 func (*Proof) Descriptor() ([]byte, []int) {
-	return file_confine_v1_result_proto_rawDescGZIP(), []int{10}
+	return file_confine_v1_result_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Proof) GetStatus() string {
@@ -1013,7 +1120,7 @@ type Denied struct {
 
 func (x *Denied) Reset() {
 	*x = Denied{}
-	mi := &file_confine_v1_result_proto_msgTypes[11]
+	mi := &file_confine_v1_result_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1132,7 @@ func (x *Denied) String() string {
 func (*Denied) ProtoMessage() {}
 
 func (x *Denied) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_result_proto_msgTypes[11]
+	mi := &file_confine_v1_result_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1145,7 @@ func (x *Denied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denied.ProtoReflect.Descriptor instead.
 func (*Denied) Descriptor() ([]byte, []int) {
-	return file_confine_v1_result_proto_rawDescGZIP(), []int{11}
+	return file_confine_v1_result_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Denied) GetName() string {
@@ -1100,7 +1207,7 @@ type Runtime struct {
 
 func (x *Runtime) Reset() {
 	*x = Runtime{}
-	mi := &file_confine_v1_result_proto_msgTypes[12]
+	mi := &file_confine_v1_result_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1219,7 @@ func (x *Runtime) String() string {
 func (*Runtime) ProtoMessage() {}
 
 func (x *Runtime) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_result_proto_msgTypes[12]
+	mi := &file_confine_v1_result_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1232,7 @@ func (x *Runtime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Runtime.ProtoReflect.Descriptor instead.
 func (*Runtime) Descriptor() ([]byte, []int) {
-	return file_confine_v1_result_proto_rawDescGZIP(), []int{12}
+	return file_confine_v1_result_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Runtime) GetName() string {
@@ -1225,16 +1332,24 @@ const file_confine_v1_result_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x0e\n" +
 	"\x02op\x18\x02 \x01(\tR\x02op\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\x04R\x05value\x12\x1b\n" +
-	"\tvalue_two\x18\x04 \x01(\x04R\bvalueTwo\"]\n" +
+	"\tvalue_two\x18\x04 \x01(\x04R\bvalueTwo\"\x83\x01\n" +
 	"\x06Reason\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12'\n" +
 	"\x05chain\x18\x02 \x03(\v2\x11.confine.v1.FrameR\x05chain\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"e\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12$\n" +
+	"\x04site\x18\x04 \x01(\v2\x10.confine.v1.SiteR\x04site\"\x9d\x01\n" +
 	"\x05Frame\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12\x16\n" +
 	"\x06symbol\x18\x02 \x01(\tR\x06symbol\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\x04R\aaddress\x12\x12\n" +
-	"\x04edge\x18\x04 \x01(\tR\x04edge\"P\n" +
+	"\x04edge\x18\x04 \x01(\tR\x04edge\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\rR\x04size\x12\x0e\n" +
+	"\x02at\x18\a \x01(\x04R\x02at\"T\n" +
+	"\x04Site\x12\x16\n" +
+	"\x06object\x18\x01 \x01(\tR\x06object\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\x04R\aaddress\x12\x1a\n" +
+	"\bwrappers\x18\x03 \x01(\rR\bwrappers\"P\n" +
 	"\n" +
 	"Incomplete\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
@@ -1271,7 +1386,7 @@ func file_confine_v1_result_proto_rawDescGZIP() []byte {
 	return file_confine_v1_result_proto_rawDescData
 }
 
-var file_confine_v1_result_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_confine_v1_result_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_confine_v1_result_proto_goTypes = []any{
 	(*Result)(nil),          // 0: confine.v1.Result
 	(*Run)(nil),             // 1: confine.v1.Run
@@ -1282,34 +1397,36 @@ var file_confine_v1_result_proto_goTypes = []any{
 	(*ArgCondition)(nil),    // 6: confine.v1.ArgCondition
 	(*Reason)(nil),          // 7: confine.v1.Reason
 	(*Frame)(nil),           // 8: confine.v1.Frame
-	(*Incomplete)(nil),      // 9: confine.v1.Incomplete
-	(*Proof)(nil),           // 10: confine.v1.Proof
-	(*Denied)(nil),          // 11: confine.v1.Denied
-	(*Runtime)(nil),         // 12: confine.v1.Runtime
-	nil,                     // 13: confine.v1.Result.StagesEntry
-	(*structpb.Struct)(nil), // 14: google.protobuf.Struct
+	(*Site)(nil),            // 9: confine.v1.Site
+	(*Incomplete)(nil),      // 10: confine.v1.Incomplete
+	(*Proof)(nil),           // 11: confine.v1.Proof
+	(*Denied)(nil),          // 12: confine.v1.Denied
+	(*Runtime)(nil),         // 13: confine.v1.Runtime
+	nil,                     // 14: confine.v1.Result.StagesEntry
+	(*structpb.Struct)(nil), // 15: google.protobuf.Struct
 }
 var file_confine_v1_result_proto_depIdxs = []int32{
 	1,  // 0: confine.v1.Result.run:type_name -> confine.v1.Run
 	3,  // 1: confine.v1.Result.executed:type_name -> confine.v1.Executed
 	4,  // 2: confine.v1.Result.objects:type_name -> confine.v1.Object
 	5,  // 3: confine.v1.Result.syscalls:type_name -> confine.v1.Syscall
-	9,  // 4: confine.v1.Result.incomplete:type_name -> confine.v1.Incomplete
-	10, // 5: confine.v1.Result.proof:type_name -> confine.v1.Proof
-	14, // 6: confine.v1.Result.profile:type_name -> google.protobuf.Struct
-	9,  // 7: confine.v1.Result.notes:type_name -> confine.v1.Incomplete
-	12, // 8: confine.v1.Result.runtime:type_name -> confine.v1.Runtime
-	13, // 9: confine.v1.Result.stages:type_name -> confine.v1.Result.StagesEntry
+	10, // 4: confine.v1.Result.incomplete:type_name -> confine.v1.Incomplete
+	11, // 5: confine.v1.Result.proof:type_name -> confine.v1.Proof
+	15, // 6: confine.v1.Result.profile:type_name -> google.protobuf.Struct
+	10, // 7: confine.v1.Result.notes:type_name -> confine.v1.Incomplete
+	13, // 8: confine.v1.Result.runtime:type_name -> confine.v1.Runtime
+	14, // 9: confine.v1.Result.stages:type_name -> confine.v1.Result.StagesEntry
 	2,  // 10: confine.v1.Run.recorded:type_name -> confine.v1.Recorded
 	6,  // 11: confine.v1.Syscall.args:type_name -> confine.v1.ArgCondition
 	7,  // 12: confine.v1.Syscall.reasons:type_name -> confine.v1.Reason
 	8,  // 13: confine.v1.Reason.chain:type_name -> confine.v1.Frame
-	11, // 14: confine.v1.Proof.denied:type_name -> confine.v1.Denied
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	9,  // 14: confine.v1.Reason.site:type_name -> confine.v1.Site
+	12, // 15: confine.v1.Proof.denied:type_name -> confine.v1.Denied
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_result_proto_init() }
@@ -1324,7 +1441,7 @@ func file_confine_v1_result_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confine_v1_result_proto_rawDesc), len(file_confine_v1_result_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,243 @@
+package reach
+
+import (
+	"slices"
+	"sort"
+)
+
+// trail is the graph as it was followed. Each edge is noted when it is
+// followed, so that chains can be looked for when the graph is whole: what was
+// found first needs not be the shortest.
+//
+// Nodes have numbers: 0 is where every way begins, functions and regions of
+// members follow, and texts are counted from textBit on.
+type trail struct {
+	base  []uint32 // of each member, the number of its first function
+	funcs []uint32 // of each member, how many functions it has
+	next  uint32   // the number of the next member's first function
+	// to and kind are the edges, in the order in which they were followed;
+	// runs are those that leave one node together.
+	to   []uint32
+	kind []uint8
+	runs []run
+	// kinds are the names of edges; kind is an index of it.
+	kinds []string
+	texts []string
+	text  map[string]uint32 // index of a text
+	made  []made
+	// handed are the numbers that wrappers hand on to functions of other
+	// objects.
+	handed map[node][]hand
+}
+
+// textBit marks the numbers of texts.
+const textBit = 1 << 31
+
+// textMember is the member of nodes that stand for a text: a string that names
+// a library, a function or a file. Its index is that of trail.texts.
+const textMember = int32(-2)
+
+// run is a series of edges that leave one node; it ends where the next begins.
+type run struct{ from, start uint32 }
+
+// made is one place that decides a system call's number.
+type made struct {
+	nr     int32 // -1 when it can be any
+	compat bool
+	by     node   // the function that has the place
+	at     uint64 // address of the place: the instruction, or the call that passes the number
+	to     node   // the wrapper that gets the number; noNode for an instruction that enters the kernel
+	how    string // edge from by to to
+	why    string // why the number isn't known
+}
+
+// hand is a number that a wrapper hands on to another.
+type hand struct {
+	to   node
+	at   uint64
+	edge string
+}
+
+func newTrail() *trail {
+	return &trail{next: 1, text: map[string]uint32{}, handed: map[node][]hand{}}
+}
+
+// member gives numbers to what a new member has.
+func (t *trail) member(funcs, regions int) {
+	t.base, t.funcs = append(t.base, t.next), append(t.funcs, uint32(funcs))
+	t.next += uint32(funcs + regions)
+}
+
+// id is the number of a node.
+func (t *trail) id(n node) uint32 {
+	switch {
+	case n.m == textMember:
+		return textBit | n.i
+	case n.m < 0:
+		return 0
+	case n.region:
+		return t.base[n.m] + t.funcs[n.m] + n.i
+	}
+	return t.base[n.m] + n.i
+}
+
+// node is the node of a number.
+func (t *trail) node(id uint32) node {
+	if id == 0 {
+		return noNode
+	}
+	if id&textBit != 0 {
+		return node{m: textMember, i: id &^ textBit}
+	}
+	m := sort.Search(len(t.base), func(i int) bool { return t.base[i] > id }) - 1
+	n := node{m: int32(m), i: id - t.base[m]}
+	if n.i >= t.funcs[m] {
+		n.i, n.region = n.i-t.funcs[m], true
+	}
+	return n
+}
+
+// textNode is the node of a text.
+func (t *trail) textNode(s string) node {
+	i, ok := t.text[s]
+	if !ok {
+		i = uint32(len(t.texts))
+		t.text[s] = i
+		t.texts = append(t.texts, s)
+	}
+	return node{m: textMember, i: i}
+}
+
+// edge notes that a way was followed.
+func (t *trail) edge(from, to node, edge string) {
+	f := t.id(from)
+	if n := len(t.runs); n == 0 || t.runs[n-1].from != f {
+		t.runs = append(t.runs, run{f, uint32(len(t.to))})
+	}
+	t.to = append(t.to, t.id(to))
+	t.kind = append(t.kind, t.kindOf(edge))
+}
+
+func (t *trail) kindOf(edge string) uint8 {
+	for i, k := range t.kinds {
+		if k == edge {
+			return uint8(i)
+		}
+	}
+	t.kinds = append(t.kinds, edge)
+	return uint8(len(t.kinds) - 1)
+}
+
+// paths are the shortest ways to everything that was reached.
+type paths struct {
+	t *trail
+	// from and kind say, for each place of a node, by which node it is reached
+	// and by which edge; dist is the number of steps, 0 when it isn't reached.
+	from []uint32
+	kind []uint8
+	dist []int32
+	// runs of each place, as indexes of trail.runs; order has them by place.
+	first []int32
+	order []int32
+}
+
+// place is the index of a node's number in the tables of paths.
+func (p *paths) place(id uint32) uint32 {
+	if id&textBit != 0 {
+		return p.t.next + id&^textBit
+	}
+	return id
+}
+
+// last is the edge of roots that count only for what nothing else reaches.
+const last = "late"
+
+// shortest finds the shortest ways, breadth first: from everything that the
+// loader enters, then, for what that doesn't reach, from what is always there.
+// Among ways of one length the one that was followed first wins.
+func (t *trail) shortest() *paths {
+	n := int(t.next) + len(t.texts)
+	p := &paths{t: t, from: make([]uint32, n), kind: make([]uint8, n), dist: make([]int32, n)}
+	p.index(n)
+	late := uint8(255)
+	for i, k := range t.kinds {
+		if k == last {
+			late = uint8(i)
+		}
+	}
+	p.dist[0] = 1
+	queue := make([]uint32, 0, n)
+	roots := func(want bool) {
+		for _, r := range p.runsOf(0) {
+			for e := t.runs[r].start; e < t.end(r); e++ {
+				if (t.kind[e] == late) == want {
+					queue = p.visit(queue, 0, e)
+				}
+			}
+		}
+		for len(queue) > 0 {
+			from := queue[0]
+			queue = queue[1:]
+			for _, r := range p.runsOf(from) {
+				for e := t.runs[r].start; e < t.end(r); e++ {
+					queue = p.visit(queue, from, e)
+				}
+			}
+		}
+	}
+	roots(false)
+	roots(true)
+	return p
+}
+
+// visit reaches the target of edge e from a place, when it is new.
+func (p *paths) visit(queue []uint32, from, e uint32) []uint32 {
+	to := p.place(p.t.to[e])
+	if p.dist[to] > 0 {
+		return queue
+	}
+	p.dist[to], p.from[to], p.kind[to] = p.dist[from]+1, from, p.t.kind[e]
+	return append(queue, to)
+}
+
+// end is where the edges of a run end.
+func (t *trail) end(r int32) uint32 {
+	if int(r)+1 < len(t.runs) {
+		return t.runs[r+1].start
+	}
+	return uint32(len(t.to))
+}
+
+// index sorts the runs by the place that they leave.
+func (p *paths) index(n int) {
+	p.first = make([]int32, n+1)
+	for _, r := range p.t.runs {
+		p.first[p.place(r.from)+1]++
+	}
+	for i := range n {
+		p.first[i+1] += p.first[i]
+	}
+	p.order = make([]int32, len(p.t.runs))
+	at := slices.Clone(p.first[:n])
+	for i, r := range p.t.runs {
+		k := p.place(r.from)
+		p.order[at[k]] = int32(i)
+		at[k]++
+	}
+}
+
+func (p *paths) runsOf(place uint32) []int32 { return p.order[p.first[place]:p.first[place+1]] }
+
+// placed is the node of a place.
+func (p *paths) placed(place uint32) node {
+	if place >= p.t.next {
+		return node{m: textMember, i: place - p.t.next}
+	}
+	return p.t.node(place)
+}
+
+// steps is the length of the shortest way to a node; 0 when there is none.
+func (p *paths) steps(n node) int32 {
+	d := p.dist[p.place(p.t.id(n))]
+	return max(0, d-1)
+}
