@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -32,8 +31,6 @@ const (
 	// memberTime is how long a process number is believed to mean the same
 	// process after it ended. Numbers are used again after pid_max others.
 	memberTime = 3 * time.Second
-	// maxNamed is how many programs a note names.
-	maxNamed = 5
 )
 
 // Reasons of losses.
@@ -84,7 +81,7 @@ type Execution struct {
 // counts as lost.
 //
 // It sees mappings only by looking again and again, so that it misses those of
-// short-lived processes; Notes says how many there were.
+// short-lived processes; Unseen names their programs.
 type Completer struct {
 	scope *Scope
 	root  *Root // nil when the scope names no process
@@ -98,10 +95,7 @@ type Completer struct {
 	mapped   map[mapKey]bool
 	queue    lookQueue
 	wake     chan struct{}
-	execs    uint64
-	unseen   map[string]uint64 // processes that ended unseen, by program
-	unseenN  uint64
-	cut      uint64
+	unseen   map[string]bool // programs of which processes ended unseen
 	waiting  map[int32]*look // executions that may not be done yet
 }
 
@@ -129,7 +123,7 @@ func NewCompleter(scope *Scope, sink *monitor.Sink) *Completer {
 	c := &Completer{
 		scope: scope, sink: sink,
 		members: map[int32]member{}, reported: map[fileKey]bool{}, mapped: map[mapKey]bool{},
-		unseen: map[string]uint64{}, waiting: map[int32]*look{}, wake: make(chan struct{}, 1),
+		unseen: map[string]bool{}, waiting: map[int32]*look{}, wake: make(chan struct{}, 1),
 	}
 	if scope.PID() > 0 {
 		c.root, _ = OpenRoot(scope.PID()) // names stay unresolved without it
@@ -388,7 +382,6 @@ func (c *Completer) reportEnded(e *confinev1.Exec) {
 func (c *Completer) deliver(e *confinev1.Exec) {
 	c.mu.Lock()
 	c.reported[fileKey{e.Path, e.File.GetInode(), e.File.GetDevice()}] = true
-	c.execs++
 	c.mu.Unlock()
 	e.Filename, e.Interpreter = valid(e.Filename), valid(e.Interpreter)
 	for i := range e.Nested {
@@ -399,9 +392,8 @@ func (c *Completer) deliver(e *confinev1.Exec) {
 
 // missed counts a process whose mappings nobody saw. mu is held.
 func (c *Completer) missed(program string) {
-	c.unseenN++
-	if _, ok := c.unseen[program]; ok || len(c.unseen) < maxMembers {
-		c.unseen[program]++
+	if len(c.unseen) < maxMembers {
+		c.unseen[program] = true
 	}
 }
 
@@ -552,31 +544,17 @@ func (c *Completer) readMaps(p *Process, program string) (news bool) {
 	return news
 }
 
-// Notes says what the events of this watch can't show.
-func (c *Completer) Notes() []string {
+// Unseen lists the programs of which processes ended before it could be seen
+// what they had mapped, sorted.
+func (c *Completer) Unseen() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.unseenN == 0 {
-		return nil
-	}
 	names := make([]string, 0, len(c.unseen))
 	for n := range c.unseen {
 		names = append(names, n)
 	}
-	slices.SortFunc(names, func(a, b string) int {
-		if c.unseen[a] != c.unseen[b] {
-			return int(c.unseen[b]) - int(c.unseen[a])
-		}
-		return strings.Compare(a, b)
-	})
-	shown := names[:min(len(names), maxNamed)]
-	sort.Strings(shown)
-	more := ""
-	if n := len(names) - len(shown); n > 0 {
-		more = fmt.Sprintf(" and %d more programs", n)
-	}
-	return []string{fmt.Sprintf("%d of %d executed processes ended before their mappings could be read (%s%s): a library that only they loaded by a computed name was not seen",
-		c.unseenN, c.execs, strings.Join(shown, ", "), more)}
+	sort.Strings(names)
+	return names
 }
 
 // Settle decides what is still open: executions that were told of before they
@@ -621,7 +599,7 @@ func (c *Completer) later(l *look) {
 		return
 	}
 	if len(c.queue) >= maxPending {
-		c.cut++
+		c.missed(l.path)
 		return
 	}
 	l.due = l.from.Add(all[l.n])

@@ -24,6 +24,103 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type FetchCaptureRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	RunId string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// Where to begin, in bytes.
+	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchCaptureRequest) Reset() {
+	*x = FetchCaptureRequest{}
+	mi := &file_confine_v1_agent_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchCaptureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchCaptureRequest) ProtoMessage() {}
+
+func (x *FetchCaptureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_agent_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchCaptureRequest.ProtoReflect.Descriptor instead.
+func (*FetchCaptureRequest) Descriptor() ([]byte, []int) {
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *FetchCaptureRequest) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *FetchCaptureRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+type FetchCaptureResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchCaptureResponse) Reset() {
+	*x = FetchCaptureResponse{}
+	mi := &file_confine_v1_agent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchCaptureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchCaptureResponse) ProtoMessage() {}
+
+func (x *FetchCaptureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_agent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchCaptureResponse.ProtoReflect.Descriptor instead.
+func (*FetchCaptureResponse) Descriptor() ([]byte, []int) {
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FetchCaptureResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type EnrollRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -37,7 +134,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_confine_v1_agent_proto_msgTypes[0]
+	mi := &file_confine_v1_agent_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -49,7 +146,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[0]
+	mi := &file_confine_v1_agent_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -62,7 +159,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{0}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *EnrollRequest) GetToken() string {
@@ -98,7 +195,7 @@ type EnrollResponse struct {
 
 func (x *EnrollResponse) Reset() {
 	*x = EnrollResponse{}
-	mi := &file_confine_v1_agent_proto_msgTypes[1]
+	mi := &file_confine_v1_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -110,7 +207,7 @@ func (x *EnrollResponse) String() string {
 func (*EnrollResponse) ProtoMessage() {}
 
 func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[1]
+	mi := &file_confine_v1_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -123,7 +220,7 @@ func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollResponse.ProtoReflect.Descriptor instead.
 func (*EnrollResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *EnrollResponse) GetCertificate() []byte {
@@ -149,7 +246,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_confine_v1_agent_proto_msgTypes[2]
+	mi := &file_confine_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -161,7 +258,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[2]
+	mi := &file_confine_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -174,7 +271,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -194,7 +291,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_confine_v1_agent_proto_msgTypes[3]
+	mi := &file_confine_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -206,7 +303,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[3]
+	mi := &file_confine_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -219,7 +316,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -261,7 +358,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_confine_v1_agent_proto_msgTypes[4]
+	mi := &file_confine_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -273,7 +370,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[4]
+	mi := &file_confine_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -286,7 +383,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ConnectRequest) GetSeq() uint64 {
@@ -456,7 +553,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_confine_v1_agent_proto_msgTypes[5]
+	mi := &file_confine_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +565,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[5]
+	mi := &file_confine_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +578,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ConnectResponse) GetAck() uint64 {
@@ -614,7 +711,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_confine_v1_agent_proto_msgTypes[6]
+	mi := &file_confine_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +723,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[6]
+	mi := &file_confine_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +736,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Hello) GetNode() *Hello_Node {
@@ -672,7 +769,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_confine_v1_agent_proto_msgTypes[7]
+	mi := &file_confine_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +781,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[7]
+	mi := &file_confine_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +794,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Welcome) GetServerVersion() string {
@@ -716,7 +813,7 @@ type StartRun struct {
 
 func (x *StartRun) Reset() {
 	*x = StartRun{}
-	mi := &file_confine_v1_agent_proto_msgTypes[8]
+	mi := &file_confine_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +825,7 @@ func (x *StartRun) String() string {
 func (*StartRun) ProtoMessage() {}
 
 func (x *StartRun) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[8]
+	mi := &file_confine_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +838,7 @@ func (x *StartRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRun.ProtoReflect.Descriptor instead.
 func (*StartRun) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartRun) GetSpec() *RunSpec {
@@ -762,7 +859,7 @@ type LookupCommand struct {
 
 func (x *LookupCommand) Reset() {
 	*x = LookupCommand{}
-	mi := &file_confine_v1_agent_proto_msgTypes[9]
+	mi := &file_confine_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +871,7 @@ func (x *LookupCommand) String() string {
 func (*LookupCommand) ProtoMessage() {}
 
 func (x *LookupCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[9]
+	mi := &file_confine_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +884,7 @@ func (x *LookupCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupCommand.ProtoReflect.Descriptor instead.
 func (*LookupCommand) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LookupCommand) GetRequestId() string {
@@ -814,7 +911,7 @@ type LookupReply struct {
 
 func (x *LookupReply) Reset() {
 	*x = LookupReply{}
-	mi := &file_confine_v1_agent_proto_msgTypes[10]
+	mi := &file_confine_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +923,7 @@ func (x *LookupReply) String() string {
 func (*LookupReply) ProtoMessage() {}
 
 func (x *LookupReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[10]
+	mi := &file_confine_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +936,7 @@ func (x *LookupReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupReply.ProtoReflect.Descriptor instead.
 func (*LookupReply) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LookupReply) GetRequestId() string {
@@ -867,7 +964,7 @@ type UploadCommand struct {
 
 func (x *UploadCommand) Reset() {
 	*x = UploadCommand{}
-	mi := &file_confine_v1_agent_proto_msgTypes[11]
+	mi := &file_confine_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +976,7 @@ func (x *UploadCommand) String() string {
 func (*UploadCommand) ProtoMessage() {}
 
 func (x *UploadCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[11]
+	mi := &file_confine_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +989,7 @@ func (x *UploadCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadCommand.ProtoReflect.Descriptor instead.
 func (*UploadCommand) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UploadCommand) GetRequestId() string {
@@ -922,7 +1019,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_confine_v1_agent_proto_msgTypes[12]
+	mi := &file_confine_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1031,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[12]
+	mi := &file_confine_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1044,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ObjectRef) GetPath() string {
@@ -984,7 +1081,7 @@ type UploadReply struct {
 
 func (x *UploadReply) Reset() {
 	*x = UploadReply{}
-	mi := &file_confine_v1_agent_proto_msgTypes[13]
+	mi := &file_confine_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1093,7 @@ func (x *UploadReply) String() string {
 func (*UploadReply) ProtoMessage() {}
 
 func (x *UploadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[13]
+	mi := &file_confine_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1106,7 @@ func (x *UploadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadReply.ProtoReflect.Descriptor instead.
 func (*UploadReply) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UploadReply) GetRequestId() string {
@@ -1053,7 +1150,7 @@ type ProveCommand struct {
 
 func (x *ProveCommand) Reset() {
 	*x = ProveCommand{}
-	mi := &file_confine_v1_agent_proto_msgTypes[14]
+	mi := &file_confine_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1162,7 @@ func (x *ProveCommand) String() string {
 func (*ProveCommand) ProtoMessage() {}
 
 func (x *ProveCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[14]
+	mi := &file_confine_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1175,7 @@ func (x *ProveCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveCommand.ProtoReflect.Descriptor instead.
 func (*ProveCommand) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProveCommand) GetProfile() *structpb.Struct {
@@ -1104,7 +1201,7 @@ type EndRun struct {
 
 func (x *EndRun) Reset() {
 	*x = EndRun{}
-	mi := &file_confine_v1_agent_proto_msgTypes[15]
+	mi := &file_confine_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1213,7 @@ func (x *EndRun) String() string {
 func (*EndRun) ProtoMessage() {}
 
 func (x *EndRun) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[15]
+	mi := &file_confine_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1226,7 @@ func (x *EndRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRun.ProtoReflect.Descriptor instead.
 func (*EndRun) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EndRun) GetReason() string {
@@ -1149,7 +1246,7 @@ type RunEnded struct {
 
 func (x *RunEnded) Reset() {
 	*x = RunEnded{}
-	mi := &file_confine_v1_agent_proto_msgTypes[16]
+	mi := &file_confine_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1258,7 @@ func (x *RunEnded) String() string {
 func (*RunEnded) ProtoMessage() {}
 
 func (x *RunEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[16]
+	mi := &file_confine_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1271,7 @@ func (x *RunEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnded.ProtoReflect.Descriptor instead.
 func (*RunEnded) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RunEnded) GetLeftovers() []string {
@@ -1197,7 +1294,7 @@ type RunError struct {
 
 func (x *RunError) Reset() {
 	*x = RunError{}
-	mi := &file_confine_v1_agent_proto_msgTypes[17]
+	mi := &file_confine_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1306,7 @@ func (x *RunError) String() string {
 func (*RunError) ProtoMessage() {}
 
 func (x *RunError) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[17]
+	mi := &file_confine_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1319,7 @@ func (x *RunError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunError.ProtoReflect.Descriptor instead.
 func (*RunError) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RunError) GetCode() uint32 {
@@ -1255,7 +1352,7 @@ type FindMissingRequest struct {
 
 func (x *FindMissingRequest) Reset() {
 	*x = FindMissingRequest{}
-	mi := &file_confine_v1_agent_proto_msgTypes[18]
+	mi := &file_confine_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1364,7 @@ func (x *FindMissingRequest) String() string {
 func (*FindMissingRequest) ProtoMessage() {}
 
 func (x *FindMissingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[18]
+	mi := &file_confine_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1377,7 @@ func (x *FindMissingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindMissingRequest.ProtoReflect.Descriptor instead.
 func (*FindMissingRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FindMissingRequest) GetObjects() []*ObjectRef {
@@ -1299,7 +1396,7 @@ type FindMissingResponse struct {
 
 func (x *FindMissingResponse) Reset() {
 	*x = FindMissingResponse{}
-	mi := &file_confine_v1_agent_proto_msgTypes[19]
+	mi := &file_confine_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1408,7 @@ func (x *FindMissingResponse) String() string {
 func (*FindMissingResponse) ProtoMessage() {}
 
 func (x *FindMissingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[19]
+	mi := &file_confine_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1421,7 @@ func (x *FindMissingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindMissingResponse.ProtoReflect.Descriptor instead.
 func (*FindMissingResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FindMissingResponse) GetMissing() []*MissingObject {
@@ -1346,7 +1443,7 @@ type MissingObject struct {
 
 func (x *MissingObject) Reset() {
 	*x = MissingObject{}
-	mi := &file_confine_v1_agent_proto_msgTypes[20]
+	mi := &file_confine_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1455,7 @@ func (x *MissingObject) String() string {
 func (*MissingObject) ProtoMessage() {}
 
 func (x *MissingObject) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[20]
+	mi := &file_confine_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1468,7 @@ func (x *MissingObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingObject.ProtoReflect.Descriptor instead.
 func (*MissingObject) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MissingObject) GetSha256() string {
@@ -1402,7 +1499,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_confine_v1_agent_proto_msgTypes[21]
+	mi := &file_confine_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1511,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[21]
+	mi := &file_confine_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1524,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UploadRequest) GetObject() *ObjectRef {
@@ -1461,7 +1558,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_confine_v1_agent_proto_msgTypes[22]
+	mi := &file_confine_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1570,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[22]
+	mi := &file_confine_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1583,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UploadResponse) GetSha256() string {
@@ -1519,7 +1616,7 @@ type Hello_Node struct {
 
 func (x *Hello_Node) Reset() {
 	*x = Hello_Node{}
-	mi := &file_confine_v1_agent_proto_msgTypes[23]
+	mi := &file_confine_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1628,7 @@ func (x *Hello_Node) String() string {
 func (*Hello_Node) ProtoMessage() {}
 
 func (x *Hello_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[23]
+	mi := &file_confine_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1641,7 @@ func (x *Hello_Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello_Node.ProtoReflect.Descriptor instead.
 func (*Hello_Node) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{6, 0}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{8, 0}
 }
 
 func (x *Hello_Node) GetName() string {
@@ -1601,7 +1698,12 @@ var File_confine_v1_agent_proto protoreflect.FileDescriptor
 const file_confine_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x16confine/v1/agent.proto\x12\n" +
-	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x1cgoogle/protobuf/struct.proto\"K\n" +
+	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x1cgoogle/protobuf/struct.proto\"D\n" +
+	"\x13FetchCaptureRequest\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"*\n" +
+	"\x14FetchCaptureResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"K\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -1704,12 +1806,13 @@ const file_confine_v1_agent_proto_rawDesc = "" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size2P\n" +
 	"\rEnrollService\x12?\n" +
-	"\x06Enroll\x12\x19.confine.v1.EnrollRequest\x1a\x1a.confine.v1.EnrollResponse2\xa7\x02\n" +
+	"\x06Enroll\x12\x19.confine.v1.EnrollRequest\x1a\x1a.confine.v1.EnrollResponse2\xfc\x02\n" +
 	"\fAgentService\x12<\n" +
 	"\x05Renew\x12\x18.confine.v1.RenewRequest\x1a\x19.confine.v1.RenewResponse\x12F\n" +
 	"\aConnect\x12\x1a.confine.v1.ConnectRequest\x1a\x1b.confine.v1.ConnectResponse(\x010\x01\x12N\n" +
 	"\vFindMissing\x12\x1e.confine.v1.FindMissingRequest\x1a\x1f.confine.v1.FindMissingResponse\x12A\n" +
-	"\x06Upload\x12\x19.confine.v1.UploadRequest\x1a\x1a.confine.v1.UploadResponse(\x01B9Z7github.com/confinehq/confine/proto/confine/v1;confinev1b\x06proto3"
+	"\x06Upload\x12\x19.confine.v1.UploadRequest\x1a\x1a.confine.v1.UploadResponse(\x01\x12S\n" +
+	"\fFetchCapture\x12\x1f.confine.v1.FetchCaptureRequest\x1a .confine.v1.FetchCaptureResponse0\x01B9Z7github.com/confinehq/confine/proto/confine/v1;confinev1b\x06proto3"
 
 var (
 	file_confine_v1_agent_proto_rawDescOnce sync.Once
@@ -1723,76 +1826,80 @@ func file_confine_v1_agent_proto_rawDescGZIP() []byte {
 	return file_confine_v1_agent_proto_rawDescData
 }
 
-var file_confine_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_confine_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_confine_v1_agent_proto_goTypes = []any{
-	(*EnrollRequest)(nil),       // 0: confine.v1.EnrollRequest
-	(*EnrollResponse)(nil),      // 1: confine.v1.EnrollResponse
-	(*RenewRequest)(nil),        // 2: confine.v1.RenewRequest
-	(*RenewResponse)(nil),       // 3: confine.v1.RenewResponse
-	(*ConnectRequest)(nil),      // 4: confine.v1.ConnectRequest
-	(*ConnectResponse)(nil),     // 5: confine.v1.ConnectResponse
-	(*Hello)(nil),               // 6: confine.v1.Hello
-	(*Welcome)(nil),             // 7: confine.v1.Welcome
-	(*StartRun)(nil),            // 8: confine.v1.StartRun
-	(*LookupCommand)(nil),       // 9: confine.v1.LookupCommand
-	(*LookupReply)(nil),         // 10: confine.v1.LookupReply
-	(*UploadCommand)(nil),       // 11: confine.v1.UploadCommand
-	(*ObjectRef)(nil),           // 12: confine.v1.ObjectRef
-	(*UploadReply)(nil),         // 13: confine.v1.UploadReply
-	(*ProveCommand)(nil),        // 14: confine.v1.ProveCommand
-	(*EndRun)(nil),              // 15: confine.v1.EndRun
-	(*RunEnded)(nil),            // 16: confine.v1.RunEnded
-	(*RunError)(nil),            // 17: confine.v1.RunError
-	(*FindMissingRequest)(nil),  // 18: confine.v1.FindMissingRequest
-	(*FindMissingResponse)(nil), // 19: confine.v1.FindMissingResponse
-	(*MissingObject)(nil),       // 20: confine.v1.MissingObject
-	(*UploadRequest)(nil),       // 21: confine.v1.UploadRequest
-	(*UploadResponse)(nil),      // 22: confine.v1.UploadResponse
-	(*Hello_Node)(nil),          // 23: confine.v1.Hello.Node
-	(*Progress)(nil),            // 24: confine.v1.Progress
-	(*Observation)(nil),         // 25: confine.v1.Observation
-	(*Proof)(nil),               // 26: confine.v1.Proof
-	(*RunSpec)(nil),             // 27: confine.v1.RunSpec
-	(*LookupEntry)(nil),         // 28: confine.v1.LookupEntry
-	(*Incomplete)(nil),          // 29: confine.v1.Incomplete
-	(*structpb.Struct)(nil),     // 30: google.protobuf.Struct
+	(*FetchCaptureRequest)(nil),  // 0: confine.v1.FetchCaptureRequest
+	(*FetchCaptureResponse)(nil), // 1: confine.v1.FetchCaptureResponse
+	(*EnrollRequest)(nil),        // 2: confine.v1.EnrollRequest
+	(*EnrollResponse)(nil),       // 3: confine.v1.EnrollResponse
+	(*RenewRequest)(nil),         // 4: confine.v1.RenewRequest
+	(*RenewResponse)(nil),        // 5: confine.v1.RenewResponse
+	(*ConnectRequest)(nil),       // 6: confine.v1.ConnectRequest
+	(*ConnectResponse)(nil),      // 7: confine.v1.ConnectResponse
+	(*Hello)(nil),                // 8: confine.v1.Hello
+	(*Welcome)(nil),              // 9: confine.v1.Welcome
+	(*StartRun)(nil),             // 10: confine.v1.StartRun
+	(*LookupCommand)(nil),        // 11: confine.v1.LookupCommand
+	(*LookupReply)(nil),          // 12: confine.v1.LookupReply
+	(*UploadCommand)(nil),        // 13: confine.v1.UploadCommand
+	(*ObjectRef)(nil),            // 14: confine.v1.ObjectRef
+	(*UploadReply)(nil),          // 15: confine.v1.UploadReply
+	(*ProveCommand)(nil),         // 16: confine.v1.ProveCommand
+	(*EndRun)(nil),               // 17: confine.v1.EndRun
+	(*RunEnded)(nil),             // 18: confine.v1.RunEnded
+	(*RunError)(nil),             // 19: confine.v1.RunError
+	(*FindMissingRequest)(nil),   // 20: confine.v1.FindMissingRequest
+	(*FindMissingResponse)(nil),  // 21: confine.v1.FindMissingResponse
+	(*MissingObject)(nil),        // 22: confine.v1.MissingObject
+	(*UploadRequest)(nil),        // 23: confine.v1.UploadRequest
+	(*UploadResponse)(nil),       // 24: confine.v1.UploadResponse
+	(*Hello_Node)(nil),           // 25: confine.v1.Hello.Node
+	(*Progress)(nil),             // 26: confine.v1.Progress
+	(*Observation)(nil),          // 27: confine.v1.Observation
+	(*Proof)(nil),                // 28: confine.v1.Proof
+	(*RunSpec)(nil),              // 29: confine.v1.RunSpec
+	(*LookupEntry)(nil),          // 30: confine.v1.LookupEntry
+	(*Incomplete)(nil),           // 31: confine.v1.Incomplete
+	(*structpb.Struct)(nil),      // 32: google.protobuf.Struct
 }
 var file_confine_v1_agent_proto_depIdxs = []int32{
-	6,  // 0: confine.v1.ConnectRequest.hello:type_name -> confine.v1.Hello
-	24, // 1: confine.v1.ConnectRequest.progress:type_name -> confine.v1.Progress
-	25, // 2: confine.v1.ConnectRequest.observation:type_name -> confine.v1.Observation
-	10, // 3: confine.v1.ConnectRequest.lookup_reply:type_name -> confine.v1.LookupReply
-	26, // 4: confine.v1.ConnectRequest.proof:type_name -> confine.v1.Proof
-	17, // 5: confine.v1.ConnectRequest.run_error:type_name -> confine.v1.RunError
-	13, // 6: confine.v1.ConnectRequest.upload_reply:type_name -> confine.v1.UploadReply
-	16, // 7: confine.v1.ConnectRequest.run_ended:type_name -> confine.v1.RunEnded
-	7,  // 8: confine.v1.ConnectResponse.welcome:type_name -> confine.v1.Welcome
-	8,  // 9: confine.v1.ConnectResponse.start_run:type_name -> confine.v1.StartRun
-	9,  // 10: confine.v1.ConnectResponse.lookup:type_name -> confine.v1.LookupCommand
-	11, // 11: confine.v1.ConnectResponse.upload:type_name -> confine.v1.UploadCommand
-	14, // 12: confine.v1.ConnectResponse.prove:type_name -> confine.v1.ProveCommand
-	15, // 13: confine.v1.ConnectResponse.end_run:type_name -> confine.v1.EndRun
-	23, // 14: confine.v1.Hello.node:type_name -> confine.v1.Hello.Node
-	27, // 15: confine.v1.StartRun.spec:type_name -> confine.v1.RunSpec
-	28, // 16: confine.v1.LookupReply.entries:type_name -> confine.v1.LookupEntry
-	12, // 17: confine.v1.UploadCommand.objects:type_name -> confine.v1.ObjectRef
-	29, // 18: confine.v1.UploadReply.failed:type_name -> confine.v1.Incomplete
-	30, // 19: confine.v1.ProveCommand.profile:type_name -> google.protobuf.Struct
-	12, // 20: confine.v1.FindMissingRequest.objects:type_name -> confine.v1.ObjectRef
-	20, // 21: confine.v1.FindMissingResponse.missing:type_name -> confine.v1.MissingObject
-	12, // 22: confine.v1.UploadRequest.object:type_name -> confine.v1.ObjectRef
-	0,  // 23: confine.v1.EnrollService.Enroll:input_type -> confine.v1.EnrollRequest
-	2,  // 24: confine.v1.AgentService.Renew:input_type -> confine.v1.RenewRequest
-	4,  // 25: confine.v1.AgentService.Connect:input_type -> confine.v1.ConnectRequest
-	18, // 26: confine.v1.AgentService.FindMissing:input_type -> confine.v1.FindMissingRequest
-	21, // 27: confine.v1.AgentService.Upload:input_type -> confine.v1.UploadRequest
-	1,  // 28: confine.v1.EnrollService.Enroll:output_type -> confine.v1.EnrollResponse
-	3,  // 29: confine.v1.AgentService.Renew:output_type -> confine.v1.RenewResponse
-	5,  // 30: confine.v1.AgentService.Connect:output_type -> confine.v1.ConnectResponse
-	19, // 31: confine.v1.AgentService.FindMissing:output_type -> confine.v1.FindMissingResponse
-	22, // 32: confine.v1.AgentService.Upload:output_type -> confine.v1.UploadResponse
-	28, // [28:33] is the sub-list for method output_type
-	23, // [23:28] is the sub-list for method input_type
+	8,  // 0: confine.v1.ConnectRequest.hello:type_name -> confine.v1.Hello
+	26, // 1: confine.v1.ConnectRequest.progress:type_name -> confine.v1.Progress
+	27, // 2: confine.v1.ConnectRequest.observation:type_name -> confine.v1.Observation
+	12, // 3: confine.v1.ConnectRequest.lookup_reply:type_name -> confine.v1.LookupReply
+	28, // 4: confine.v1.ConnectRequest.proof:type_name -> confine.v1.Proof
+	19, // 5: confine.v1.ConnectRequest.run_error:type_name -> confine.v1.RunError
+	15, // 6: confine.v1.ConnectRequest.upload_reply:type_name -> confine.v1.UploadReply
+	18, // 7: confine.v1.ConnectRequest.run_ended:type_name -> confine.v1.RunEnded
+	9,  // 8: confine.v1.ConnectResponse.welcome:type_name -> confine.v1.Welcome
+	10, // 9: confine.v1.ConnectResponse.start_run:type_name -> confine.v1.StartRun
+	11, // 10: confine.v1.ConnectResponse.lookup:type_name -> confine.v1.LookupCommand
+	13, // 11: confine.v1.ConnectResponse.upload:type_name -> confine.v1.UploadCommand
+	16, // 12: confine.v1.ConnectResponse.prove:type_name -> confine.v1.ProveCommand
+	17, // 13: confine.v1.ConnectResponse.end_run:type_name -> confine.v1.EndRun
+	25, // 14: confine.v1.Hello.node:type_name -> confine.v1.Hello.Node
+	29, // 15: confine.v1.StartRun.spec:type_name -> confine.v1.RunSpec
+	30, // 16: confine.v1.LookupReply.entries:type_name -> confine.v1.LookupEntry
+	14, // 17: confine.v1.UploadCommand.objects:type_name -> confine.v1.ObjectRef
+	31, // 18: confine.v1.UploadReply.failed:type_name -> confine.v1.Incomplete
+	32, // 19: confine.v1.ProveCommand.profile:type_name -> google.protobuf.Struct
+	14, // 20: confine.v1.FindMissingRequest.objects:type_name -> confine.v1.ObjectRef
+	22, // 21: confine.v1.FindMissingResponse.missing:type_name -> confine.v1.MissingObject
+	14, // 22: confine.v1.UploadRequest.object:type_name -> confine.v1.ObjectRef
+	2,  // 23: confine.v1.EnrollService.Enroll:input_type -> confine.v1.EnrollRequest
+	4,  // 24: confine.v1.AgentService.Renew:input_type -> confine.v1.RenewRequest
+	6,  // 25: confine.v1.AgentService.Connect:input_type -> confine.v1.ConnectRequest
+	20, // 26: confine.v1.AgentService.FindMissing:input_type -> confine.v1.FindMissingRequest
+	23, // 27: confine.v1.AgentService.Upload:input_type -> confine.v1.UploadRequest
+	0,  // 28: confine.v1.AgentService.FetchCapture:input_type -> confine.v1.FetchCaptureRequest
+	3,  // 29: confine.v1.EnrollService.Enroll:output_type -> confine.v1.EnrollResponse
+	5,  // 30: confine.v1.AgentService.Renew:output_type -> confine.v1.RenewResponse
+	7,  // 31: confine.v1.AgentService.Connect:output_type -> confine.v1.ConnectResponse
+	21, // 32: confine.v1.AgentService.FindMissing:output_type -> confine.v1.FindMissingResponse
+	24, // 33: confine.v1.AgentService.Upload:output_type -> confine.v1.UploadResponse
+	1,  // 34: confine.v1.AgentService.FetchCapture:output_type -> confine.v1.FetchCaptureResponse
+	29, // [29:35] is the sub-list for method output_type
+	23, // [23:29] is the sub-list for method input_type
 	23, // [23:23] is the sub-list for extension type_name
 	23, // [23:23] is the sub-list for extension extendee
 	0,  // [0:23] is the sub-list for field type_name
@@ -1805,7 +1912,7 @@ func file_confine_v1_agent_proto_init() {
 	}
 	file_confine_v1_result_proto_init()
 	file_confine_v1_run_proto_init()
-	file_confine_v1_agent_proto_msgTypes[4].OneofWrappers = []any{
+	file_confine_v1_agent_proto_msgTypes[6].OneofWrappers = []any{
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Progress)(nil),
 		(*ConnectRequest_Observation)(nil),
@@ -1815,7 +1922,7 @@ func file_confine_v1_agent_proto_init() {
 		(*ConnectRequest_UploadReply)(nil),
 		(*ConnectRequest_RunEnded)(nil),
 	}
-	file_confine_v1_agent_proto_msgTypes[5].OneofWrappers = []any{
+	file_confine_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_StartRun)(nil),
 		(*ConnectResponse_Lookup)(nil),
@@ -1829,7 +1936,7 @@ func file_confine_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confine_v1_agent_proto_rawDesc), len(file_confine_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -133,10 +133,11 @@ var EnrollService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	AgentService_Renew_FullMethodName       = "/confine.v1.AgentService/Renew"
-	AgentService_Connect_FullMethodName     = "/confine.v1.AgentService/Connect"
-	AgentService_FindMissing_FullMethodName = "/confine.v1.AgentService/FindMissing"
-	AgentService_Upload_FullMethodName      = "/confine.v1.AgentService/Upload"
+	AgentService_Renew_FullMethodName        = "/confine.v1.AgentService/Renew"
+	AgentService_Connect_FullMethodName      = "/confine.v1.AgentService/Connect"
+	AgentService_FindMissing_FullMethodName  = "/confine.v1.AgentService/FindMissing"
+	AgentService_Upload_FullMethodName       = "/confine.v1.AgentService/Upload"
+	AgentService_FetchCapture_FullMethodName = "/confine.v1.AgentService/FetchCapture"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -156,6 +157,9 @@ type AgentServiceClient interface {
 	// Upload sends the content of one object in chunks, from the offset that
 	// FindMissing gave. The server checks the size and the digest.
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadRequest, UploadResponse], error)
+	// FetchCapture returns the trace that a run of the caller's replays, from an
+	// offset on.
+	FetchCapture(ctx context.Context, in *FetchCaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchCaptureResponse], error)
 }
 
 type agentServiceClient struct {
@@ -212,6 +216,25 @@ func (c *agentServiceClient) Upload(ctx context.Context, opts ...grpc.CallOption
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_UploadClient = grpc.ClientStreamingClient[UploadRequest, UploadResponse]
 
+func (c *agentServiceClient) FetchCapture(ctx context.Context, in *FetchCaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchCaptureResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[2], AgentService_FetchCapture_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FetchCaptureRequest, FetchCaptureResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_FetchCaptureClient = grpc.ServerStreamingClient[FetchCaptureResponse]
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -229,6 +252,9 @@ type AgentServiceServer interface {
 	// Upload sends the content of one object in chunks, from the offset that
 	// FindMissing gave. The server checks the size and the digest.
 	Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error
+	// FetchCapture returns the trace that a run of the caller's replays, from an
+	// offset on.
+	FetchCapture(*FetchCaptureRequest, grpc.ServerStreamingServer[FetchCaptureResponse]) error
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -250,6 +276,9 @@ func (UnimplementedAgentServiceServer) FindMissing(context.Context, *FindMissing
 }
 func (UnimplementedAgentServiceServer) Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error {
 	return status.Error(codes.Unimplemented, "method Upload not implemented")
+}
+func (UnimplementedAgentServiceServer) FetchCapture(*FetchCaptureRequest, grpc.ServerStreamingServer[FetchCaptureResponse]) error {
+	return status.Error(codes.Unimplemented, "method FetchCapture not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -322,6 +351,17 @@ func _AgentService_Upload_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_UploadServer = grpc.ClientStreamingServer[UploadRequest, UploadResponse]
 
+func _AgentService_FetchCapture_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FetchCaptureRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).FetchCapture(m, &grpc.GenericServerStream[FetchCaptureRequest, FetchCaptureResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_FetchCaptureServer = grpc.ServerStreamingServer[FetchCaptureResponse]
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -349,6 +389,11 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Upload",
 			Handler:       _AgentService_Upload_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "FetchCapture",
+			Handler:       _AgentService_FetchCapture_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "confine/v1/agent.proto",

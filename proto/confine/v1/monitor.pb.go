@@ -135,8 +135,10 @@ type Capabilities struct {
 	ExecMapping      bool                   `protobuf:"varint,2,opt,name=exec_mapping,json=execMapping,proto3" json:"exec_mapping,omitempty"`
 	RecordedSyscalls bool                   `protobuf:"varint,3,opt,name=recorded_syscalls,json=recordedSyscalls,proto3" json:"recorded_syscalls,omitempty"`
 	DeniedSyscalls   bool                   `protobuf:"varint,4,opt,name=denied_syscalls,json=deniedSyscalls,proto3" json:"denied_syscalls,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Recorded traces can be replayed: see Scope.capture and InspectCapture.
+	Replay        bool `protobuf:"varint,9,opt,name=replay,proto3" json:"replay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Capabilities) Reset() {
@@ -193,6 +195,13 @@ func (x *Capabilities) GetRecordedSyscalls() bool {
 func (x *Capabilities) GetDeniedSyscalls() bool {
 	if x != nil {
 		return x.DeniedSyscalls
+	}
+	return false
+}
+
+func (x *Capabilities) GetReplay() bool {
+	if x != nil {
+		return x.Replay
 	}
 	return false
 }
@@ -264,7 +273,11 @@ type Scope struct {
 	// A PID namespace's inode number.
 	PidNamespace uint64 `protobuf:"varint,4,opt,name=pid_namespace,json=pidNamespace,proto3" json:"pid_namespace,omitempty"`
 	// Container id, for monitors that know containers by name.
-	ContainerId   string `protobuf:"bytes,5,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	ContainerId string `protobuf:"bytes,5,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// Replay this trace instead of watching what runs. pid names a process in
+	// whose root paths are looked up; the other members don't count. Snapshot
+	// waits for the end of the trace.
+	Capture       *Capture `protobuf:"bytes,7,opt,name=capture,proto3" json:"capture,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -334,6 +347,238 @@ func (x *Scope) GetContainerId() string {
 	return ""
 }
 
+func (x *Scope) GetCapture() *Capture {
+	if x != nil {
+		return x.Capture
+	}
+	return nil
+}
+
+// Capture is a recorded trace of system calls.
+type Capture struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// File on the monitor's machine.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Id of the container whose processes count; "host" for those that are in
+	// none, "" for all.
+	Container     string `protobuf:"bytes,2,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Capture) Reset() {
+	*x = Capture{}
+	mi := &file_confine_v1_monitor_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Capture) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Capture) ProtoMessage() {}
+
+func (x *Capture) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_monitor_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Capture.ProtoReflect.Descriptor instead.
+func (*Capture) Descriptor() ([]byte, []int) {
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Capture) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Capture) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+type InspectCaptureRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectCaptureRequest) Reset() {
+	*x = InspectCaptureRequest{}
+	mi := &file_confine_v1_monitor_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectCaptureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectCaptureRequest) ProtoMessage() {}
+
+func (x *InspectCaptureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_monitor_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectCaptureRequest.ProtoReflect.Descriptor instead.
+func (*InspectCaptureRequest) Descriptor() ([]byte, []int) {
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *InspectCaptureRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type InspectCaptureResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What runs in the trace: containers, and "host" for processes in none.
+	Containers    []*CapturedContainer `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectCaptureResponse) Reset() {
+	*x = InspectCaptureResponse{}
+	mi := &file_confine_v1_monitor_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectCaptureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectCaptureResponse) ProtoMessage() {}
+
+func (x *InspectCaptureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_monitor_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectCaptureResponse.ProtoReflect.Descriptor instead.
+func (*InspectCaptureResponse) Descriptor() ([]byte, []int) {
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *InspectCaptureResponse) GetContainers() []*CapturedContainer {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+// CapturedContainer is one container of a trace.
+type CapturedContainer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the trace names it (the first digits of the id), or "host".
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// "" when the trace doesn't tell.
+	Name  string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Image string `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"`
+	// Events and executions of its processes.
+	Events        uint64 `protobuf:"varint,4,opt,name=events,proto3" json:"events,omitempty"`
+	Execs         uint64 `protobuf:"varint,5,opt,name=execs,proto3" json:"execs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CapturedContainer) Reset() {
+	*x = CapturedContainer{}
+	mi := &file_confine_v1_monitor_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CapturedContainer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CapturedContainer) ProtoMessage() {}
+
+func (x *CapturedContainer) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_monitor_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CapturedContainer.ProtoReflect.Descriptor instead.
+func (*CapturedContainer) Descriptor() ([]byte, []int) {
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CapturedContainer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CapturedContainer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CapturedContainer) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *CapturedContainer) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *CapturedContainer) GetExecs() uint64 {
+	if x != nil {
+		return x.Execs
+	}
+	return 0
+}
+
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Event:
@@ -351,7 +596,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[5]
+	mi := &file_confine_v1_monitor_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -363,7 +608,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[5]
+	mi := &file_confine_v1_monitor_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -376,7 +621,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{5}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchResponse) GetEvent() isWatchResponse_Event {
@@ -488,7 +733,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[6]
+	mi := &file_confine_v1_monitor_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +745,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[6]
+	mi := &file_confine_v1_monitor_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +758,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{6}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{10}
 }
 
 // Exec is one execve or execveat that succeeded.
@@ -543,7 +788,7 @@ type Exec struct {
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[7]
+	mi := &file_confine_v1_monitor_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +800,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[7]
+	mi := &file_confine_v1_monitor_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +813,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{7}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Exec) GetTime() uint64 {
@@ -651,7 +896,7 @@ type Mapping struct {
 
 func (x *Mapping) Reset() {
 	*x = Mapping{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[8]
+	mi := &file_confine_v1_monitor_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +908,7 @@ func (x *Mapping) String() string {
 func (*Mapping) ProtoMessage() {}
 
 func (x *Mapping) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[8]
+	mi := &file_confine_v1_monitor_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +921,7 @@ func (x *Mapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mapping.ProtoReflect.Descriptor instead.
 func (*Mapping) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{8}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Mapping) GetTime() uint64 {
@@ -718,7 +963,7 @@ type FileId struct {
 
 func (x *FileId) Reset() {
 	*x = FileId{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[9]
+	mi := &file_confine_v1_monitor_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +975,7 @@ func (x *FileId) String() string {
 func (*FileId) ProtoMessage() {}
 
 func (x *FileId) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[9]
+	mi := &file_confine_v1_monitor_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +988,7 @@ func (x *FileId) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileId.ProtoReflect.Descriptor instead.
 func (*FileId) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{9}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FileId) GetInode() uint64 {
@@ -773,7 +1018,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[10]
+	mi := &file_confine_v1_monitor_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +1030,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[10]
+	mi := &file_confine_v1_monitor_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +1043,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{10}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Exit) GetTime() uint64 {
@@ -834,7 +1079,7 @@ type Lost struct {
 
 func (x *Lost) Reset() {
 	*x = Lost{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[11]
+	mi := &file_confine_v1_monitor_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +1091,7 @@ func (x *Lost) String() string {
 func (*Lost) ProtoMessage() {}
 
 func (x *Lost) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[11]
+	mi := &file_confine_v1_monitor_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +1104,7 @@ func (x *Lost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lost.ProtoReflect.Descriptor instead.
 func (*Lost) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{11}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Lost) GetCount() uint64 {
@@ -908,7 +1153,7 @@ type DeniedCall struct {
 
 func (x *DeniedCall) Reset() {
 	*x = DeniedCall{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[12]
+	mi := &file_confine_v1_monitor_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1165,7 @@ func (x *DeniedCall) String() string {
 func (*DeniedCall) ProtoMessage() {}
 
 func (x *DeniedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[12]
+	mi := &file_confine_v1_monitor_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1178,7 @@ func (x *DeniedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeniedCall.ProtoReflect.Descriptor instead.
 func (*DeniedCall) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{12}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeniedCall) GetTime() uint64 {
@@ -1029,7 +1274,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[13]
+	mi := &file_confine_v1_monitor_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1286,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[13]
+	mi := &file_confine_v1_monitor_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1299,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{13}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotRequest) GetWatchId() string {
@@ -1074,14 +1319,19 @@ type SnapshotResponse struct {
 	Lost     uint64           `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"`
 	Recorded []*RecordedCalls `protobuf:"bytes,3,rep,name=recorded,proto3" json:"recorded,omitempty"`
 	// Refused calls with their counts since the watch began.
-	Denied        []*DeniedCall `protobuf:"bytes,4,rep,name=denied,proto3" json:"denied,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Denied []*DeniedCall `protobuf:"bytes,4,rep,name=denied,proto3" json:"denied,omitempty"`
+	// What the events can't show, a sentence each, for people.
+	Notes []string `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
+	// Programs (as Exec.path) of which processes ended before it could be seen
+	// what they had mapped, for monitors that look now and then.
+	UnseenMappings []string `protobuf:"bytes,8,rep,name=unseen_mappings,json=unseenMappings,proto3" json:"unseen_mappings,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SnapshotResponse) Reset() {
 	*x = SnapshotResponse{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[14]
+	mi := &file_confine_v1_monitor_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1343,7 @@ func (x *SnapshotResponse) String() string {
 func (*SnapshotResponse) ProtoMessage() {}
 
 func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[14]
+	mi := &file_confine_v1_monitor_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1356,7 @@ func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{14}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotResponse) GetEvents() uint64 {
@@ -1137,6 +1387,20 @@ func (x *SnapshotResponse) GetDenied() []*DeniedCall {
 	return nil
 }
 
+func (x *SnapshotResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+func (x *SnapshotResponse) GetUnseenMappings() []string {
+	if x != nil {
+		return x.UnseenMappings
+	}
+	return nil
+}
+
 // RecordedCalls is the set of calls that one process image made.
 type RecordedCalls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1152,7 +1416,7 @@ type RecordedCalls struct {
 
 func (x *RecordedCalls) Reset() {
 	*x = RecordedCalls{}
-	mi := &file_confine_v1_monitor_proto_msgTypes[15]
+	mi := &file_confine_v1_monitor_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1428,7 @@ func (x *RecordedCalls) String() string {
 func (*RecordedCalls) ProtoMessage() {}
 
 func (x *RecordedCalls) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_monitor_proto_msgTypes[15]
+	mi := &file_confine_v1_monitor_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1441,7 @@ func (x *RecordedCalls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordedCalls.ProtoReflect.Descriptor instead.
 func (*RecordedCalls) Descriptor() ([]byte, []int) {
-	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{15}
+	return file_confine_v1_monitor_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RecordedCalls) GetProcess() string {
@@ -1214,21 +1478,38 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\fcapabilities\x18\x03 \x01(\v2\x18.confine.v1.CapabilitiesR\fcapabilities\x12\x1e\n" +
 	"\n" +
 	"mechanisms\x18\x04 \x03(\tR\n" +
-	"mechanisms\"\x9b\x01\n" +
+	"mechanisms\"\xb3\x01\n" +
 	"\fCapabilities\x12\x12\n" +
 	"\x04exec\x18\x01 \x01(\bR\x04exec\x12!\n" +
 	"\fexec_mapping\x18\x02 \x01(\bR\vexecMapping\x12+\n" +
 	"\x11recorded_syscalls\x18\x03 \x01(\bR\x10recordedSyscalls\x12'\n" +
-	"\x0fdenied_syscalls\x18\x04 \x01(\bR\x0edeniedSyscalls\"R\n" +
+	"\x0fdenied_syscalls\x18\x04 \x01(\bR\x0edeniedSyscalls\x12\x16\n" +
+	"\x06replay\x18\t \x01(\bR\x06replay\"R\n" +
 	"\fWatchRequest\x12\x19\n" +
 	"\bwatch_id\x18\x01 \x01(\tR\awatchId\x12'\n" +
-	"\x05scope\x18\x02 \x01(\v2\x11.confine.v1.ScopeR\x05scope\"\xa7\x01\n" +
+	"\x05scope\x18\x02 \x01(\v2\x11.confine.v1.ScopeR\x05scope\"\xd6\x01\n" +
 	"\x05Scope\x12\x1b\n" +
 	"\tcgroup_id\x18\x01 \x01(\x04R\bcgroupId\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12'\n" +
 	"\x0fmount_namespace\x18\x03 \x01(\x04R\x0emountNamespace\x12#\n" +
 	"\rpid_namespace\x18\x04 \x01(\x04R\fpidNamespace\x12!\n" +
-	"\fcontainer_id\x18\x05 \x01(\tR\vcontainerId\"\x9e\x02\n" +
+	"\fcontainer_id\x18\x05 \x01(\tR\vcontainerId\x12-\n" +
+	"\acapture\x18\a \x01(\v2\x13.confine.v1.CaptureR\acapture\";\n" +
+	"\aCapture\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
+	"\tcontainer\x18\x02 \x01(\tR\tcontainer\"+\n" +
+	"\x15InspectCaptureRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"W\n" +
+	"\x16InspectCaptureResponse\x12=\n" +
+	"\n" +
+	"containers\x18\x01 \x03(\v2\x1d.confine.v1.CapturedContainerR\n" +
+	"containers\"{\n" +
+	"\x11CapturedContainer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05image\x18\x03 \x01(\tR\x05image\x12\x16\n" +
+	"\x06events\x18\x04 \x01(\x04R\x06events\x12\x14\n" +
+	"\x05execs\x18\x05 \x01(\x04R\x05execs\"\x9e\x02\n" +
 	"\rWatchResponse\x12)\n" +
 	"\x05ready\x18\x01 \x01(\v2\x11.confine.v1.ReadyH\x00R\x05ready\x12&\n" +
 	"\x04exec\x18\x02 \x01(\v2\x10.confine.v1.ExecH\x00R\x04exec\x12/\n" +
@@ -1279,21 +1560,24 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\x06signal\x18\v \x01(\x05R\x06signal\x12\x12\n" +
 	"\x04comm\x18\f \x01(\tR\x04comm\",\n" +
 	"\x0fSnapshotRequest\x12\x19\n" +
-	"\bwatch_id\x18\x01 \x01(\tR\awatchId\"\xa5\x01\n" +
+	"\bwatch_id\x18\x01 \x01(\tR\awatchId\"\xe4\x01\n" +
 	"\x10SnapshotResponse\x12\x16\n" +
 	"\x06events\x18\x01 \x01(\x04R\x06events\x12\x12\n" +
 	"\x04lost\x18\x02 \x01(\x04R\x04lost\x125\n" +
 	"\brecorded\x18\x03 \x03(\v2\x19.confine.v1.RecordedCallsR\brecorded\x12.\n" +
-	"\x06denied\x18\x04 \x03(\v2\x16.confine.v1.DeniedCallR\x06denied\"Z\n" +
+	"\x06denied\x18\x04 \x03(\v2\x16.confine.v1.DeniedCallR\x06denied\x12\x14\n" +
+	"\x05notes\x18\a \x03(\tR\x05notes\x12'\n" +
+	"\x0funseen_mappings\x18\b \x03(\tR\x0eunseenMappings\"Z\n" +
 	"\rRecordedCalls\x12\x18\n" +
 	"\aprocess\x18\x01 \x01(\tR\aprocess\x12\x10\n" +
 	"\x03nrs\x18\x02 \x03(\x05R\x03nrs\x12\x1d\n" +
 	"\n" +
-	"compat_nrs\x18\x03 \x03(\x05R\tcompatNrs2\xde\x01\n" +
+	"compat_nrs\x18\x03 \x03(\x05R\tcompatNrs2\xb7\x02\n" +
 	"\x0eMonitorService\x12E\n" +
 	"\bDescribe\x12\x1b.confine.v1.DescribeRequest\x1a\x1c.confine.v1.DescribeResponse\x12>\n" +
 	"\x05Watch\x12\x18.confine.v1.WatchRequest\x1a\x19.confine.v1.WatchResponse0\x01\x12E\n" +
-	"\bSnapshot\x12\x1b.confine.v1.SnapshotRequest\x1a\x1c.confine.v1.SnapshotResponseB9Z7github.com/confinehq/confine/proto/confine/v1;confinev1b\x06proto3"
+	"\bSnapshot\x12\x1b.confine.v1.SnapshotRequest\x1a\x1c.confine.v1.SnapshotResponse\x12W\n" +
+	"\x0eInspectCapture\x12!.confine.v1.InspectCaptureRequest\x1a\".confine.v1.InspectCaptureResponseB9Z7github.com/confinehq/confine/proto/confine/v1;confinev1b\x06proto3"
 
 var (
 	file_confine_v1_monitor_proto_rawDescOnce sync.Once
@@ -1307,49 +1591,57 @@ func file_confine_v1_monitor_proto_rawDescGZIP() []byte {
 	return file_confine_v1_monitor_proto_rawDescData
 }
 
-var file_confine_v1_monitor_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_confine_v1_monitor_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_confine_v1_monitor_proto_goTypes = []any{
-	(*DescribeRequest)(nil),  // 0: confine.v1.DescribeRequest
-	(*DescribeResponse)(nil), // 1: confine.v1.DescribeResponse
-	(*Capabilities)(nil),     // 2: confine.v1.Capabilities
-	(*WatchRequest)(nil),     // 3: confine.v1.WatchRequest
-	(*Scope)(nil),            // 4: confine.v1.Scope
-	(*WatchResponse)(nil),    // 5: confine.v1.WatchResponse
-	(*Ready)(nil),            // 6: confine.v1.Ready
-	(*Exec)(nil),             // 7: confine.v1.Exec
-	(*Mapping)(nil),          // 8: confine.v1.Mapping
-	(*FileId)(nil),           // 9: confine.v1.FileId
-	(*Exit)(nil),             // 10: confine.v1.Exit
-	(*Lost)(nil),             // 11: confine.v1.Lost
-	(*DeniedCall)(nil),       // 12: confine.v1.DeniedCall
-	(*SnapshotRequest)(nil),  // 13: confine.v1.SnapshotRequest
-	(*SnapshotResponse)(nil), // 14: confine.v1.SnapshotResponse
-	(*RecordedCalls)(nil),    // 15: confine.v1.RecordedCalls
+	(*DescribeRequest)(nil),        // 0: confine.v1.DescribeRequest
+	(*DescribeResponse)(nil),       // 1: confine.v1.DescribeResponse
+	(*Capabilities)(nil),           // 2: confine.v1.Capabilities
+	(*WatchRequest)(nil),           // 3: confine.v1.WatchRequest
+	(*Scope)(nil),                  // 4: confine.v1.Scope
+	(*Capture)(nil),                // 5: confine.v1.Capture
+	(*InspectCaptureRequest)(nil),  // 6: confine.v1.InspectCaptureRequest
+	(*InspectCaptureResponse)(nil), // 7: confine.v1.InspectCaptureResponse
+	(*CapturedContainer)(nil),      // 8: confine.v1.CapturedContainer
+	(*WatchResponse)(nil),          // 9: confine.v1.WatchResponse
+	(*Ready)(nil),                  // 10: confine.v1.Ready
+	(*Exec)(nil),                   // 11: confine.v1.Exec
+	(*Mapping)(nil),                // 12: confine.v1.Mapping
+	(*FileId)(nil),                 // 13: confine.v1.FileId
+	(*Exit)(nil),                   // 14: confine.v1.Exit
+	(*Lost)(nil),                   // 15: confine.v1.Lost
+	(*DeniedCall)(nil),             // 16: confine.v1.DeniedCall
+	(*SnapshotRequest)(nil),        // 17: confine.v1.SnapshotRequest
+	(*SnapshotResponse)(nil),       // 18: confine.v1.SnapshotResponse
+	(*RecordedCalls)(nil),          // 19: confine.v1.RecordedCalls
 }
 var file_confine_v1_monitor_proto_depIdxs = []int32{
 	2,  // 0: confine.v1.DescribeResponse.capabilities:type_name -> confine.v1.Capabilities
 	4,  // 1: confine.v1.WatchRequest.scope:type_name -> confine.v1.Scope
-	6,  // 2: confine.v1.WatchResponse.ready:type_name -> confine.v1.Ready
-	7,  // 3: confine.v1.WatchResponse.exec:type_name -> confine.v1.Exec
-	8,  // 4: confine.v1.WatchResponse.mapping:type_name -> confine.v1.Mapping
-	10, // 5: confine.v1.WatchResponse.exit:type_name -> confine.v1.Exit
-	11, // 6: confine.v1.WatchResponse.lost:type_name -> confine.v1.Lost
-	12, // 7: confine.v1.WatchResponse.denied:type_name -> confine.v1.DeniedCall
-	9,  // 8: confine.v1.Exec.file:type_name -> confine.v1.FileId
-	9,  // 9: confine.v1.Mapping.file:type_name -> confine.v1.FileId
-	15, // 10: confine.v1.SnapshotResponse.recorded:type_name -> confine.v1.RecordedCalls
-	12, // 11: confine.v1.SnapshotResponse.denied:type_name -> confine.v1.DeniedCall
-	0,  // 12: confine.v1.MonitorService.Describe:input_type -> confine.v1.DescribeRequest
-	3,  // 13: confine.v1.MonitorService.Watch:input_type -> confine.v1.WatchRequest
-	13, // 14: confine.v1.MonitorService.Snapshot:input_type -> confine.v1.SnapshotRequest
-	1,  // 15: confine.v1.MonitorService.Describe:output_type -> confine.v1.DescribeResponse
-	5,  // 16: confine.v1.MonitorService.Watch:output_type -> confine.v1.WatchResponse
-	14, // 17: confine.v1.MonitorService.Snapshot:output_type -> confine.v1.SnapshotResponse
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	5,  // 2: confine.v1.Scope.capture:type_name -> confine.v1.Capture
+	8,  // 3: confine.v1.InspectCaptureResponse.containers:type_name -> confine.v1.CapturedContainer
+	10, // 4: confine.v1.WatchResponse.ready:type_name -> confine.v1.Ready
+	11, // 5: confine.v1.WatchResponse.exec:type_name -> confine.v1.Exec
+	12, // 6: confine.v1.WatchResponse.mapping:type_name -> confine.v1.Mapping
+	14, // 7: confine.v1.WatchResponse.exit:type_name -> confine.v1.Exit
+	15, // 8: confine.v1.WatchResponse.lost:type_name -> confine.v1.Lost
+	16, // 9: confine.v1.WatchResponse.denied:type_name -> confine.v1.DeniedCall
+	13, // 10: confine.v1.Exec.file:type_name -> confine.v1.FileId
+	13, // 11: confine.v1.Mapping.file:type_name -> confine.v1.FileId
+	19, // 12: confine.v1.SnapshotResponse.recorded:type_name -> confine.v1.RecordedCalls
+	16, // 13: confine.v1.SnapshotResponse.denied:type_name -> confine.v1.DeniedCall
+	0,  // 14: confine.v1.MonitorService.Describe:input_type -> confine.v1.DescribeRequest
+	3,  // 15: confine.v1.MonitorService.Watch:input_type -> confine.v1.WatchRequest
+	17, // 16: confine.v1.MonitorService.Snapshot:input_type -> confine.v1.SnapshotRequest
+	6,  // 17: confine.v1.MonitorService.InspectCapture:input_type -> confine.v1.InspectCaptureRequest
+	1,  // 18: confine.v1.MonitorService.Describe:output_type -> confine.v1.DescribeResponse
+	9,  // 19: confine.v1.MonitorService.Watch:output_type -> confine.v1.WatchResponse
+	18, // 20: confine.v1.MonitorService.Snapshot:output_type -> confine.v1.SnapshotResponse
+	7,  // 21: confine.v1.MonitorService.InspectCapture:output_type -> confine.v1.InspectCaptureResponse
+	18, // [18:22] is the sub-list for method output_type
+	14, // [14:18] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_monitor_proto_init() }
@@ -1357,7 +1649,7 @@ func file_confine_v1_monitor_proto_init() {
 	if File_confine_v1_monitor_proto != nil {
 		return
 	}
-	file_confine_v1_monitor_proto_msgTypes[5].OneofWrappers = []any{
+	file_confine_v1_monitor_proto_msgTypes[9].OneofWrappers = []any{
 		(*WatchResponse_Ready)(nil),
 		(*WatchResponse_Exec)(nil),
 		(*WatchResponse_Mapping)(nil),
@@ -1371,7 +1663,7 @@ func file_confine_v1_monitor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confine_v1_monitor_proto_rawDesc), len(file_confine_v1_monitor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

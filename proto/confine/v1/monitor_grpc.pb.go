@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	MonitorService_Describe_FullMethodName = "/confine.v1.MonitorService/Describe"
-	MonitorService_Watch_FullMethodName    = "/confine.v1.MonitorService/Watch"
-	MonitorService_Snapshot_FullMethodName = "/confine.v1.MonitorService/Snapshot"
+	MonitorService_Describe_FullMethodName       = "/confine.v1.MonitorService/Describe"
+	MonitorService_Watch_FullMethodName          = "/confine.v1.MonitorService/Watch"
+	MonitorService_Snapshot_FullMethodName       = "/confine.v1.MonitorService/Snapshot"
+	MonitorService_InspectCapture_FullMethodName = "/confine.v1.MonitorService/InspectCapture"
 )
 
 // MonitorServiceClient is the client API for MonitorService service.
@@ -41,6 +42,9 @@ type MonitorServiceClient interface {
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// Snapshot returns the counters and recorded calls of a watch so far.
 	Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*SnapshotResponse, error)
+	// InspectCapture tells what a recorded trace holds; only monitors with the
+	// capability replay have it.
+	InspectCapture(ctx context.Context, in *InspectCaptureRequest, opts ...grpc.CallOption) (*InspectCaptureResponse, error)
 }
 
 type monitorServiceClient struct {
@@ -90,6 +94,16 @@ func (c *monitorServiceClient) Snapshot(ctx context.Context, in *SnapshotRequest
 	return out, nil
 }
 
+func (c *monitorServiceClient) InspectCapture(ctx context.Context, in *InspectCaptureRequest, opts ...grpc.CallOption) (*InspectCaptureResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InspectCaptureResponse)
+	err := c.cc.Invoke(ctx, MonitorService_InspectCapture_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MonitorServiceServer is the server API for MonitorService service.
 // All implementations must embed UnimplementedMonitorServiceServer
 // for forward compatibility.
@@ -105,6 +119,9 @@ type MonitorServiceServer interface {
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// Snapshot returns the counters and recorded calls of a watch so far.
 	Snapshot(context.Context, *SnapshotRequest) (*SnapshotResponse, error)
+	// InspectCapture tells what a recorded trace holds; only monitors with the
+	// capability replay have it.
+	InspectCapture(context.Context, *InspectCaptureRequest) (*InspectCaptureResponse, error)
 	mustEmbedUnimplementedMonitorServiceServer()
 }
 
@@ -123,6 +140,9 @@ func (UnimplementedMonitorServiceServer) Watch(*WatchRequest, grpc.ServerStreami
 }
 func (UnimplementedMonitorServiceServer) Snapshot(context.Context, *SnapshotRequest) (*SnapshotResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Snapshot not implemented")
+}
+func (UnimplementedMonitorServiceServer) InspectCapture(context.Context, *InspectCaptureRequest) (*InspectCaptureResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InspectCapture not implemented")
 }
 func (UnimplementedMonitorServiceServer) mustEmbedUnimplementedMonitorServiceServer() {}
 func (UnimplementedMonitorServiceServer) testEmbeddedByValue()                        {}
@@ -192,6 +212,24 @@ func _MonitorService_Snapshot_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MonitorService_InspectCapture_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InspectCaptureRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MonitorServiceServer).InspectCapture(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MonitorService_InspectCapture_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MonitorServiceServer).InspectCapture(ctx, req.(*InspectCaptureRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // MonitorService_ServiceDesc is the grpc.ServiceDesc for MonitorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -206,6 +244,10 @@ var MonitorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Snapshot",
 			Handler:    _MonitorService_Snapshot_Handler,
+		},
+		{
+			MethodName: "InspectCapture",
+			Handler:    _MonitorService_InspectCapture_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -160,6 +160,103 @@ func (*ProfileResponse_Progress) isProfileResponse_Event() {}
 
 func (*ProfileResponse_Result) isProfileResponse_Event() {}
 
+type UploadCaptureRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only in the first message.
+	Capture       *CaptureRef `protobuf:"bytes,1,opt,name=capture,proto3" json:"capture,omitempty"`
+	Data          []byte      `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadCaptureRequest) Reset() {
+	*x = UploadCaptureRequest{}
+	mi := &file_confine_v1_operator_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadCaptureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadCaptureRequest) ProtoMessage() {}
+
+func (x *UploadCaptureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_operator_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadCaptureRequest.ProtoReflect.Descriptor instead.
+func (*UploadCaptureRequest) Descriptor() ([]byte, []int) {
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UploadCaptureRequest) GetCapture() *CaptureRef {
+	if x != nil {
+		return x.Capture
+	}
+	return nil
+}
+
+func (x *UploadCaptureRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type UploadCaptureResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Capture       *CaptureRef            `protobuf:"bytes,1,opt,name=capture,proto3" json:"capture,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadCaptureResponse) Reset() {
+	*x = UploadCaptureResponse{}
+	mi := &file_confine_v1_operator_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadCaptureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadCaptureResponse) ProtoMessage() {}
+
+func (x *UploadCaptureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_operator_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadCaptureResponse.ProtoReflect.Descriptor instead.
+func (*UploadCaptureResponse) Descriptor() ([]byte, []int) {
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UploadCaptureResponse) GetCapture() *CaptureRef {
+	if x != nil {
+		return x.Capture
+	}
+	return nil
+}
+
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -168,7 +265,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[2]
+	mi := &file_confine_v1_operator_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -180,7 +277,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[2]
+	mi := &file_confine_v1_operator_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -193,7 +290,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{2}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{4}
 }
 
 type ListNodesResponse struct {
@@ -205,7 +302,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[3]
+	mi := &file_confine_v1_operator_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -217,7 +314,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[3]
+	mi := &file_confine_v1_operator_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -230,7 +327,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{3}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -260,7 +357,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_confine_v1_operator_proto_msgTypes[4]
+	mi := &file_confine_v1_operator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -272,7 +369,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[4]
+	mi := &file_confine_v1_operator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -285,7 +382,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{4}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Node) GetName() string {
@@ -361,7 +458,7 @@ type ListProfilesRequest struct {
 
 func (x *ListProfilesRequest) Reset() {
 	*x = ListProfilesRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[5]
+	mi := &file_confine_v1_operator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +470,7 @@ func (x *ListProfilesRequest) String() string {
 func (*ListProfilesRequest) ProtoMessage() {}
 
 func (x *ListProfilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[5]
+	mi := &file_confine_v1_operator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +483,7 @@ func (x *ListProfilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProfilesRequest.ProtoReflect.Descriptor instead.
 func (*ListProfilesRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{5}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListProfilesRequest) GetImage() string {
@@ -405,7 +502,7 @@ type ListProfilesResponse struct {
 
 func (x *ListProfilesResponse) Reset() {
 	*x = ListProfilesResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[6]
+	mi := &file_confine_v1_operator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +514,7 @@ func (x *ListProfilesResponse) String() string {
 func (*ListProfilesResponse) ProtoMessage() {}
 
 func (x *ListProfilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[6]
+	mi := &file_confine_v1_operator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +527,7 @@ func (x *ListProfilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProfilesResponse.ProtoReflect.Descriptor instead.
 func (*ListProfilesResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{6}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListProfilesResponse) GetProfiles() []*ProfileSummary {
@@ -458,7 +555,7 @@ type ProfileSummary struct {
 
 func (x *ProfileSummary) Reset() {
 	*x = ProfileSummary{}
-	mi := &file_confine_v1_operator_proto_msgTypes[7]
+	mi := &file_confine_v1_operator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +567,7 @@ func (x *ProfileSummary) String() string {
 func (*ProfileSummary) ProtoMessage() {}
 
 func (x *ProfileSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[7]
+	mi := &file_confine_v1_operator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +580,7 @@ func (x *ProfileSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileSummary.ProtoReflect.Descriptor instead.
 func (*ProfileSummary) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{7}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ProfileSummary) GetId() string {
@@ -552,7 +649,7 @@ type GetProfileRequest struct {
 
 func (x *GetProfileRequest) Reset() {
 	*x = GetProfileRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[8]
+	mi := &file_confine_v1_operator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -564,7 +661,7 @@ func (x *GetProfileRequest) String() string {
 func (*GetProfileRequest) ProtoMessage() {}
 
 func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[8]
+	mi := &file_confine_v1_operator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -577,7 +674,7 @@ func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileRequest.ProtoReflect.Descriptor instead.
 func (*GetProfileRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{8}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetProfileRequest) GetName() string {
@@ -596,7 +693,7 @@ type GetProfileResponse struct {
 
 func (x *GetProfileResponse) Reset() {
 	*x = GetProfileResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[9]
+	mi := &file_confine_v1_operator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +705,7 @@ func (x *GetProfileResponse) String() string {
 func (*GetProfileResponse) ProtoMessage() {}
 
 func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[9]
+	mi := &file_confine_v1_operator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +718,7 @@ func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileResponse.ProtoReflect.Descriptor instead.
 func (*GetProfileResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{9}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetProfileResponse) GetResult() *Result {
@@ -645,7 +742,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	mi := &file_confine_v1_operator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +754,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	mi := &file_confine_v1_operator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +767,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{10}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExplainRequest) GetName() string {
@@ -718,7 +815,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[11]
+	mi := &file_confine_v1_operator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +827,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[11]
+	mi := &file_confine_v1_operator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +840,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{11}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExplainResponse) GetId() string {
@@ -821,7 +918,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[12]
+	mi := &file_confine_v1_operator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +930,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[12]
+	mi := &file_confine_v1_operator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +943,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{12}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateJoinTokenRequest) GetRole() string {
@@ -875,7 +972,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[13]
+	mi := &file_confine_v1_operator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +984,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[13]
+	mi := &file_confine_v1_operator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +997,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{13}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -925,7 +1022,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[14]
+	mi := &file_confine_v1_operator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1034,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[14]
+	mi := &file_confine_v1_operator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1047,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{14}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{16}
 }
 
 type GetServerInfoResponse struct {
@@ -962,7 +1059,7 @@ type GetServerInfoResponse struct {
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[15]
+	mi := &file_confine_v1_operator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1071,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[15]
+	mi := &file_confine_v1_operator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1084,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{15}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -1009,7 +1106,12 @@ const file_confine_v1_operator_proto_rawDesc = "" +
 	"\x0fProfileResponse\x122\n" +
 	"\bprogress\x18\x01 \x01(\v2\x14.confine.v1.ProgressH\x00R\bprogress\x12,\n" +
 	"\x06result\x18\x02 \x01(\v2\x12.confine.v1.ResultH\x00R\x06resultB\a\n" +
-	"\x05event\"\x12\n" +
+	"\x05event\"\\\n" +
+	"\x14UploadCaptureRequest\x120\n" +
+	"\acapture\x18\x01 \x01(\v2\x16.confine.v1.CaptureRefR\acapture\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"I\n" +
+	"\x15UploadCaptureResponse\x120\n" +
+	"\acapture\x18\x01 \x01(\v2\x16.confine.v1.CaptureRefR\acapture\"\x12\n" +
 	"\x10ListNodesRequest\";\n" +
 	"\x11ListNodesResponse\x12&\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x10.confine.v1.NodeR\x05nodes\"\x95\x02\n" +
@@ -1066,9 +1168,10 @@ const file_confine_v1_operator_proto_rawDesc = "" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x16\n" +
 	"\x14GetServerInfoRequest\"1\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion2\xb7\x04\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion2\x8f\x05\n" +
 	"\x0fOperatorService\x12D\n" +
-	"\aProfile\x12\x1a.confine.v1.ProfileRequest\x1a\x1b.confine.v1.ProfileResponse0\x01\x12H\n" +
+	"\aProfile\x12\x1a.confine.v1.ProfileRequest\x1a\x1b.confine.v1.ProfileResponse0\x01\x12V\n" +
+	"\rUploadCapture\x12 .confine.v1.UploadCaptureRequest\x1a!.confine.v1.UploadCaptureResponse(\x01\x12H\n" +
 	"\tListNodes\x12\x1c.confine.v1.ListNodesRequest\x1a\x1d.confine.v1.ListNodesResponse\x12Q\n" +
 	"\fListProfiles\x12\x1f.confine.v1.ListProfilesRequest\x1a .confine.v1.ListProfilesResponse\x12K\n" +
 	"\n" +
@@ -1089,66 +1192,73 @@ func file_confine_v1_operator_proto_rawDescGZIP() []byte {
 	return file_confine_v1_operator_proto_rawDescData
 }
 
-var file_confine_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_confine_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_confine_v1_operator_proto_goTypes = []any{
 	(*ProfileRequest)(nil),          // 0: confine.v1.ProfileRequest
 	(*ProfileResponse)(nil),         // 1: confine.v1.ProfileResponse
-	(*ListNodesRequest)(nil),        // 2: confine.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 3: confine.v1.ListNodesResponse
-	(*Node)(nil),                    // 4: confine.v1.Node
-	(*ListProfilesRequest)(nil),     // 5: confine.v1.ListProfilesRequest
-	(*ListProfilesResponse)(nil),    // 6: confine.v1.ListProfilesResponse
-	(*ProfileSummary)(nil),          // 7: confine.v1.ProfileSummary
-	(*GetProfileRequest)(nil),       // 8: confine.v1.GetProfileRequest
-	(*GetProfileResponse)(nil),      // 9: confine.v1.GetProfileResponse
-	(*ExplainRequest)(nil),          // 10: confine.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 11: confine.v1.ExplainResponse
-	(*CreateJoinTokenRequest)(nil),  // 12: confine.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 13: confine.v1.CreateJoinTokenResponse
-	(*GetServerInfoRequest)(nil),    // 14: confine.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil),   // 15: confine.v1.GetServerInfoResponse
-	(*RunSpec)(nil),                 // 16: confine.v1.RunSpec
-	(*Progress)(nil),                // 17: confine.v1.Progress
-	(*Result)(nil),                  // 18: confine.v1.Result
-	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
-	(*Syscall)(nil),                 // 20: confine.v1.Syscall
-	(*Chain)(nil),                   // 21: confine.v1.Chain
-	(*AbsentPlace)(nil),             // 22: confine.v1.AbsentPlace
-	(*durationpb.Duration)(nil),     // 23: google.protobuf.Duration
+	(*UploadCaptureRequest)(nil),    // 2: confine.v1.UploadCaptureRequest
+	(*UploadCaptureResponse)(nil),   // 3: confine.v1.UploadCaptureResponse
+	(*ListNodesRequest)(nil),        // 4: confine.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 5: confine.v1.ListNodesResponse
+	(*Node)(nil),                    // 6: confine.v1.Node
+	(*ListProfilesRequest)(nil),     // 7: confine.v1.ListProfilesRequest
+	(*ListProfilesResponse)(nil),    // 8: confine.v1.ListProfilesResponse
+	(*ProfileSummary)(nil),          // 9: confine.v1.ProfileSummary
+	(*GetProfileRequest)(nil),       // 10: confine.v1.GetProfileRequest
+	(*GetProfileResponse)(nil),      // 11: confine.v1.GetProfileResponse
+	(*ExplainRequest)(nil),          // 12: confine.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 13: confine.v1.ExplainResponse
+	(*CreateJoinTokenRequest)(nil),  // 14: confine.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 15: confine.v1.CreateJoinTokenResponse
+	(*GetServerInfoRequest)(nil),    // 16: confine.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),   // 17: confine.v1.GetServerInfoResponse
+	(*RunSpec)(nil),                 // 18: confine.v1.RunSpec
+	(*Progress)(nil),                // 19: confine.v1.Progress
+	(*Result)(nil),                  // 20: confine.v1.Result
+	(*CaptureRef)(nil),              // 21: confine.v1.CaptureRef
+	(*timestamppb.Timestamp)(nil),   // 22: google.protobuf.Timestamp
+	(*Syscall)(nil),                 // 23: confine.v1.Syscall
+	(*Chain)(nil),                   // 24: confine.v1.Chain
+	(*AbsentPlace)(nil),             // 25: confine.v1.AbsentPlace
+	(*durationpb.Duration)(nil),     // 26: google.protobuf.Duration
 }
 var file_confine_v1_operator_proto_depIdxs = []int32{
-	16, // 0: confine.v1.ProfileRequest.spec:type_name -> confine.v1.RunSpec
-	17, // 1: confine.v1.ProfileResponse.progress:type_name -> confine.v1.Progress
-	18, // 2: confine.v1.ProfileResponse.result:type_name -> confine.v1.Result
-	4,  // 3: confine.v1.ListNodesResponse.nodes:type_name -> confine.v1.Node
-	19, // 4: confine.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	7,  // 5: confine.v1.ListProfilesResponse.profiles:type_name -> confine.v1.ProfileSummary
-	19, // 6: confine.v1.ProfileSummary.created:type_name -> google.protobuf.Timestamp
-	18, // 7: confine.v1.GetProfileResponse.result:type_name -> confine.v1.Result
-	20, // 8: confine.v1.ExplainResponse.syscall:type_name -> confine.v1.Syscall
-	21, // 9: confine.v1.ExplainResponse.chains:type_name -> confine.v1.Chain
-	22, // 10: confine.v1.ExplainResponse.absent:type_name -> confine.v1.AbsentPlace
-	23, // 11: confine.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	19, // 12: confine.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 13: confine.v1.OperatorService.Profile:input_type -> confine.v1.ProfileRequest
-	2,  // 14: confine.v1.OperatorService.ListNodes:input_type -> confine.v1.ListNodesRequest
-	5,  // 15: confine.v1.OperatorService.ListProfiles:input_type -> confine.v1.ListProfilesRequest
-	8,  // 16: confine.v1.OperatorService.GetProfile:input_type -> confine.v1.GetProfileRequest
-	10, // 17: confine.v1.OperatorService.Explain:input_type -> confine.v1.ExplainRequest
-	12, // 18: confine.v1.OperatorService.CreateJoinToken:input_type -> confine.v1.CreateJoinTokenRequest
-	14, // 19: confine.v1.OperatorService.GetServerInfo:input_type -> confine.v1.GetServerInfoRequest
-	1,  // 20: confine.v1.OperatorService.Profile:output_type -> confine.v1.ProfileResponse
-	3,  // 21: confine.v1.OperatorService.ListNodes:output_type -> confine.v1.ListNodesResponse
-	6,  // 22: confine.v1.OperatorService.ListProfiles:output_type -> confine.v1.ListProfilesResponse
-	9,  // 23: confine.v1.OperatorService.GetProfile:output_type -> confine.v1.GetProfileResponse
-	11, // 24: confine.v1.OperatorService.Explain:output_type -> confine.v1.ExplainResponse
-	13, // 25: confine.v1.OperatorService.CreateJoinToken:output_type -> confine.v1.CreateJoinTokenResponse
-	15, // 26: confine.v1.OperatorService.GetServerInfo:output_type -> confine.v1.GetServerInfoResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	18, // 0: confine.v1.ProfileRequest.spec:type_name -> confine.v1.RunSpec
+	19, // 1: confine.v1.ProfileResponse.progress:type_name -> confine.v1.Progress
+	20, // 2: confine.v1.ProfileResponse.result:type_name -> confine.v1.Result
+	21, // 3: confine.v1.UploadCaptureRequest.capture:type_name -> confine.v1.CaptureRef
+	21, // 4: confine.v1.UploadCaptureResponse.capture:type_name -> confine.v1.CaptureRef
+	6,  // 5: confine.v1.ListNodesResponse.nodes:type_name -> confine.v1.Node
+	22, // 6: confine.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	9,  // 7: confine.v1.ListProfilesResponse.profiles:type_name -> confine.v1.ProfileSummary
+	22, // 8: confine.v1.ProfileSummary.created:type_name -> google.protobuf.Timestamp
+	20, // 9: confine.v1.GetProfileResponse.result:type_name -> confine.v1.Result
+	23, // 10: confine.v1.ExplainResponse.syscall:type_name -> confine.v1.Syscall
+	24, // 11: confine.v1.ExplainResponse.chains:type_name -> confine.v1.Chain
+	25, // 12: confine.v1.ExplainResponse.absent:type_name -> confine.v1.AbsentPlace
+	26, // 13: confine.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	22, // 14: confine.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	0,  // 15: confine.v1.OperatorService.Profile:input_type -> confine.v1.ProfileRequest
+	2,  // 16: confine.v1.OperatorService.UploadCapture:input_type -> confine.v1.UploadCaptureRequest
+	4,  // 17: confine.v1.OperatorService.ListNodes:input_type -> confine.v1.ListNodesRequest
+	7,  // 18: confine.v1.OperatorService.ListProfiles:input_type -> confine.v1.ListProfilesRequest
+	10, // 19: confine.v1.OperatorService.GetProfile:input_type -> confine.v1.GetProfileRequest
+	12, // 20: confine.v1.OperatorService.Explain:input_type -> confine.v1.ExplainRequest
+	14, // 21: confine.v1.OperatorService.CreateJoinToken:input_type -> confine.v1.CreateJoinTokenRequest
+	16, // 22: confine.v1.OperatorService.GetServerInfo:input_type -> confine.v1.GetServerInfoRequest
+	1,  // 23: confine.v1.OperatorService.Profile:output_type -> confine.v1.ProfileResponse
+	3,  // 24: confine.v1.OperatorService.UploadCapture:output_type -> confine.v1.UploadCaptureResponse
+	5,  // 25: confine.v1.OperatorService.ListNodes:output_type -> confine.v1.ListNodesResponse
+	8,  // 26: confine.v1.OperatorService.ListProfiles:output_type -> confine.v1.ListProfilesResponse
+	11, // 27: confine.v1.OperatorService.GetProfile:output_type -> confine.v1.GetProfileResponse
+	13, // 28: confine.v1.OperatorService.Explain:output_type -> confine.v1.ExplainResponse
+	15, // 29: confine.v1.OperatorService.CreateJoinToken:output_type -> confine.v1.CreateJoinTokenResponse
+	17, // 30: confine.v1.OperatorService.GetServerInfo:output_type -> confine.v1.GetServerInfoResponse
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_operator_proto_init() }
@@ -1169,7 +1279,7 @@ func file_confine_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confine_v1_operator_proto_rawDesc), len(file_confine_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	OperatorService_Profile_FullMethodName         = "/confine.v1.OperatorService/Profile"
+	OperatorService_UploadCapture_FullMethodName   = "/confine.v1.OperatorService/UploadCapture"
 	OperatorService_ListNodes_FullMethodName       = "/confine.v1.OperatorService/ListNodes"
 	OperatorService_ListProfiles_FullMethodName    = "/confine.v1.OperatorService/ListProfiles"
 	OperatorService_GetProfile_FullMethodName      = "/confine.v1.OperatorService/GetProfile"
@@ -41,6 +42,9 @@ type OperatorServiceClient interface {
 	// message carries the result. Cancelling the call cancels the run and
 	// removes what it made.
 	Profile(ctx context.Context, in *ProfileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProfileResponse], error)
+	// UploadCapture sends a recorded trace for a Profile that names it. The
+	// server checks the size and the digest.
+	UploadCapture(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadCaptureRequest, UploadCaptureResponse], error)
 	// ListNodes lists the agents that ever joined.
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	// ListProfiles lists stored results, newest first.
@@ -82,6 +86,19 @@ func (c *operatorServiceClient) Profile(ctx context.Context, in *ProfileRequest,
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_ProfileClient = grpc.ServerStreamingClient[ProfileResponse]
+
+func (c *operatorServiceClient) UploadCapture(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadCaptureRequest, UploadCaptureResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &OperatorService_ServiceDesc.Streams[1], OperatorService_UploadCapture_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UploadCaptureRequest, UploadCaptureResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_UploadCaptureClient = grpc.ClientStreamingClient[UploadCaptureRequest, UploadCaptureResponse]
 
 func (c *operatorServiceClient) ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -154,6 +171,9 @@ type OperatorServiceServer interface {
 	// message carries the result. Cancelling the call cancels the run and
 	// removes what it made.
 	Profile(*ProfileRequest, grpc.ServerStreamingServer[ProfileResponse]) error
+	// UploadCapture sends a recorded trace for a Profile that names it. The
+	// server checks the size and the digest.
+	UploadCapture(grpc.ClientStreamingServer[UploadCaptureRequest, UploadCaptureResponse]) error
 	// ListNodes lists the agents that ever joined.
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	// ListProfiles lists stored results, newest first.
@@ -179,6 +199,9 @@ type UnimplementedOperatorServiceServer struct{}
 
 func (UnimplementedOperatorServiceServer) Profile(*ProfileRequest, grpc.ServerStreamingServer[ProfileResponse]) error {
 	return status.Error(codes.Unimplemented, "method Profile not implemented")
+}
+func (UnimplementedOperatorServiceServer) UploadCapture(grpc.ClientStreamingServer[UploadCaptureRequest, UploadCaptureResponse]) error {
+	return status.Error(codes.Unimplemented, "method UploadCapture not implemented")
 }
 func (UnimplementedOperatorServiceServer) ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListNodes not implemented")
@@ -229,6 +252,13 @@ func _OperatorService_Profile_Handler(srv interface{}, stream grpc.ServerStream)
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_ProfileServer = grpc.ServerStreamingServer[ProfileResponse]
+
+func _OperatorService_UploadCapture_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(OperatorServiceServer).UploadCapture(&grpc.GenericServerStream[UploadCaptureRequest, UploadCaptureResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_UploadCaptureServer = grpc.ClientStreamingServer[UploadCaptureRequest, UploadCaptureResponse]
 
 func _OperatorService_ListNodes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListNodesRequest)
@@ -375,6 +405,11 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Profile",
 			Handler:       _OperatorService_Profile_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "UploadCapture",
+			Handler:       _OperatorService_UploadCapture_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "confine/v1/operator.proto",

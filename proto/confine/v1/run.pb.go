@@ -66,8 +66,14 @@ type RunSpec struct {
 	// Kubernetes do unless told otherwise; then the runtime loads the filter
 	// earlier and the floor is wider. no_new_privs set to true wins.
 	AllowNewPrivs bool `protobuf:"varint,17,opt,name=allow_new_privs,json=allowNewPrivs,proto3" json:"allow_new_privs,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Make the profile from this recorded trace instead of watching a run. The
+	// image may be empty when the trace names it.
+	Capture *CaptureRef `protobuf:"bytes,18,opt,name=capture,proto3" json:"capture,omitempty"`
+	// Container inside the trace, by id, name or image; "host" for processes in
+	// none. May be empty when the trace holds one.
+	CaptureContainer string `protobuf:"bytes,19,opt,name=capture_container,json=captureContainer,proto3" json:"capture_container,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *RunSpec) Reset() {
@@ -219,6 +225,83 @@ func (x *RunSpec) GetAllowNewPrivs() bool {
 	return false
 }
 
+func (x *RunSpec) GetCapture() *CaptureRef {
+	if x != nil {
+		return x.Capture
+	}
+	return nil
+}
+
+func (x *RunSpec) GetCaptureContainer() string {
+	if x != nil {
+		return x.CaptureContainer
+	}
+	return ""
+}
+
+// CaptureRef is a trace that was uploaded before.
+type CaptureRef struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Hex SHA-256 of the content.
+	Sha256 string `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Size   uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// Name of the file, for people.
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureRef) Reset() {
+	*x = CaptureRef{}
+	mi := &file_confine_v1_run_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureRef) ProtoMessage() {}
+
+func (x *CaptureRef) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_run_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureRef.ProtoReflect.Descriptor instead.
+func (*CaptureRef) Descriptor() ([]byte, []int) {
+	return file_confine_v1_run_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CaptureRef) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *CaptureRef) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *CaptureRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // ImageInfo is what the agent learned about the image or the container.
 type ImageInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -242,7 +325,7 @@ type ImageInfo struct {
 
 func (x *ImageInfo) Reset() {
 	*x = ImageInfo{}
-	mi := &file_confine_v1_run_proto_msgTypes[1]
+	mi := &file_confine_v1_run_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -254,7 +337,7 @@ func (x *ImageInfo) String() string {
 func (*ImageInfo) ProtoMessage() {}
 
 func (x *ImageInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_run_proto_msgTypes[1]
+	mi := &file_confine_v1_run_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -267,7 +350,7 @@ func (x *ImageInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageInfo.ProtoReflect.Descriptor instead.
 func (*ImageInfo) Descriptor() ([]byte, []int) {
-	return file_confine_v1_run_proto_rawDescGZIP(), []int{1}
+	return file_confine_v1_run_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ImageInfo) GetImage() string {
@@ -360,14 +443,17 @@ type FileSeen struct {
 	// is empty.
 	Error string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
 	// Path of the executable of the process that mapped it, for a mapping.
-	By            []string `protobuf:"bytes,9,rep,name=by,proto3" json:"by,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	By []string `protobuf:"bytes,9,rep,name=by,proto3" json:"by,omitempty"`
+	// Whether processes of it ended before the monitor could see what they had
+	// mapped.
+	MappingsUnseen bool `protobuf:"varint,10,opt,name=mappings_unseen,json=mappingsUnseen,proto3" json:"mappings_unseen,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *FileSeen) Reset() {
 	*x = FileSeen{}
-	mi := &file_confine_v1_run_proto_msgTypes[2]
+	mi := &file_confine_v1_run_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +465,7 @@ func (x *FileSeen) String() string {
 func (*FileSeen) ProtoMessage() {}
 
 func (x *FileSeen) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_run_proto_msgTypes[2]
+	mi := &file_confine_v1_run_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +478,7 @@ func (x *FileSeen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileSeen.ProtoReflect.Descriptor instead.
 func (*FileSeen) Descriptor() ([]byte, []int) {
-	return file_confine_v1_run_proto_rawDescGZIP(), []int{2}
+	return file_confine_v1_run_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FileSeen) GetPath() string {
@@ -458,6 +544,13 @@ func (x *FileSeen) GetBy() []string {
 	return nil
 }
 
+func (x *FileSeen) GetMappingsUnseen() bool {
+	if x != nil {
+		return x.MappingsUnseen
+	}
+	return false
+}
+
 // Observation is what one run saw, sent when it has settled.
 type Observation struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -466,15 +559,18 @@ type Observation struct {
 	Files   []*FileSeen            `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty"`
 	Runtime *Runtime               `protobuf:"bytes,4,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	// What the agent itself found missing.
-	Incomplete    []*Incomplete `protobuf:"bytes,5,rep,name=incomplete,proto3" json:"incomplete,omitempty"`
-	Monitor       string        `protobuf:"bytes,6,opt,name=monitor,proto3" json:"monitor,omitempty"`
+	Incomplete []*Incomplete `protobuf:"bytes,5,rep,name=incomplete,proto3" json:"incomplete,omitempty"`
+	Monitor    string        `protobuf:"bytes,6,opt,name=monitor,proto3" json:"monitor,omitempty"`
+	// What the run rests on and a reader should know, although nothing is
+	// missing.
+	Notes         []*Incomplete `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Observation) Reset() {
 	*x = Observation{}
-	mi := &file_confine_v1_run_proto_msgTypes[3]
+	mi := &file_confine_v1_run_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +582,7 @@ func (x *Observation) String() string {
 func (*Observation) ProtoMessage() {}
 
 func (x *Observation) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_run_proto_msgTypes[3]
+	mi := &file_confine_v1_run_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +595,7 @@ func (x *Observation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Observation.ProtoReflect.Descriptor instead.
 func (*Observation) Descriptor() ([]byte, []int) {
-	return file_confine_v1_run_proto_rawDescGZIP(), []int{3}
+	return file_confine_v1_run_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Observation) GetImage() *ImageInfo {
@@ -544,6 +640,13 @@ func (x *Observation) GetMonitor() string {
 	return ""
 }
 
+func (x *Observation) GetNotes() []*Incomplete {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 // Progress is one step that a person watching wants to see.
 type Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -564,7 +667,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_confine_v1_run_proto_msgTypes[4]
+	mi := &file_confine_v1_run_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +679,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_run_proto_msgTypes[4]
+	mi := &file_confine_v1_run_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +692,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_confine_v1_run_proto_rawDescGZIP(), []int{4}
+	return file_confine_v1_run_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Progress) GetStage() string {
@@ -661,7 +764,7 @@ type LookupEntry struct {
 
 func (x *LookupEntry) Reset() {
 	*x = LookupEntry{}
-	mi := &file_confine_v1_run_proto_msgTypes[5]
+	mi := &file_confine_v1_run_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +776,7 @@ func (x *LookupEntry) String() string {
 func (*LookupEntry) ProtoMessage() {}
 
 func (x *LookupEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_run_proto_msgTypes[5]
+	mi := &file_confine_v1_run_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +789,7 @@ func (x *LookupEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupEntry.ProtoReflect.Descriptor instead.
 func (*LookupEntry) Descriptor() ([]byte, []int) {
-	return file_confine_v1_run_proto_rawDescGZIP(), []int{5}
+	return file_confine_v1_run_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LookupEntry) GetPath() string {
@@ -757,7 +860,7 @@ var File_confine_v1_run_proto protoreflect.FileDescriptor
 const file_confine_v1_run_proto_rawDesc = "" +
 	"\n" +
 	"\x14confine/v1/run.proto\x12\n" +
-	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x1egoogle/protobuf/duration.proto\"\x84\x04\n" +
+	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe3\x04\n" +
 	"\aRunSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x1c\n" +
@@ -777,7 +880,14 @@ const file_confine_v1_run_proto_rawDesc = "" +
 	"\bno_cache\x18\x0e \x01(\bR\anoCache\x12\x12\n" +
 	"\x04load\x18\x0f \x03(\tR\x04load\x12 \n" +
 	"\vsnapshotter\x18\x10 \x01(\tR\vsnapshotter\x12&\n" +
-	"\x0fallow_new_privs\x18\x11 \x01(\bR\rallowNewPrivs\"\x9a\x02\n" +
+	"\x0fallow_new_privs\x18\x11 \x01(\bR\rallowNewPrivs\x120\n" +
+	"\acapture\x18\x12 \x01(\v2\x16.confine.v1.CaptureRefR\acapture\x12+\n" +
+	"\x11capture_container\x18\x13 \x01(\tR\x10captureContainer\"L\n" +
+	"\n" +
+	"CaptureRef\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x9a\x02\n" +
 	"\tImageInfo\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1a\n" +
@@ -790,7 +900,7 @@ const file_confine_v1_run_proto_rawDesc = "" +
 	"\rexposed_ports\x18\b \x03(\tR\fexposedPorts\x12 \n" +
 	"\vhealthcheck\x18\t \x03(\tR\vhealthcheck\x12!\n" +
 	"\fcontainer_id\x18\n" +
-	" \x01(\tR\vcontainerId\"\xd2\x01\n" +
+	" \x01(\tR\vcontainerId\"\xfb\x01\n" +
 	"\bFileSeen\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x12\n" +
@@ -800,7 +910,9 @@ const file_confine_v1_run_proto_rawDesc = "" +
 	"\x04kind\x18\x06 \x01(\tR\x04kind\x12\x18\n" +
 	"\ashebang\x18\a \x01(\tR\ashebang\x12\x14\n" +
 	"\x05error\x18\b \x01(\tR\x05error\x12\x0e\n" +
-	"\x02by\x18\t \x03(\tR\x02by\"\x8a\x02\n" +
+	"\x02by\x18\t \x03(\tR\x02by\x12'\n" +
+	"\x0fmappings_unseen\x18\n" +
+	" \x01(\bR\x0emappingsUnseen\"\xb8\x02\n" +
 	"\vObservation\x12+\n" +
 	"\x05image\x18\x01 \x01(\v2\x15.confine.v1.ImageInfoR\x05image\x12!\n" +
 	"\x03run\x18\x02 \x01(\v2\x0f.confine.v1.RunR\x03run\x12*\n" +
@@ -809,7 +921,8 @@ const file_confine_v1_run_proto_rawDesc = "" +
 	"\n" +
 	"incomplete\x18\x05 \x03(\v2\x16.confine.v1.IncompleteR\n" +
 	"incomplete\x12\x18\n" +
-	"\amonitor\x18\x06 \x01(\tR\amonitor\"\x8e\x01\n" +
+	"\amonitor\x18\x06 \x01(\tR\amonitor\x12,\n" +
+	"\x05notes\x18\a \x03(\v2\x16.confine.v1.IncompleteR\x05notes\"\x8e\x01\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12\x12\n" +
@@ -840,32 +953,35 @@ func file_confine_v1_run_proto_rawDescGZIP() []byte {
 	return file_confine_v1_run_proto_rawDescData
 }
 
-var file_confine_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_confine_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_confine_v1_run_proto_goTypes = []any{
 	(*RunSpec)(nil),             // 0: confine.v1.RunSpec
-	(*ImageInfo)(nil),           // 1: confine.v1.ImageInfo
-	(*FileSeen)(nil),            // 2: confine.v1.FileSeen
-	(*Observation)(nil),         // 3: confine.v1.Observation
-	(*Progress)(nil),            // 4: confine.v1.Progress
-	(*LookupEntry)(nil),         // 5: confine.v1.LookupEntry
-	(*durationpb.Duration)(nil), // 6: google.protobuf.Duration
-	(*Run)(nil),                 // 7: confine.v1.Run
-	(*Runtime)(nil),             // 8: confine.v1.Runtime
-	(*Incomplete)(nil),          // 9: confine.v1.Incomplete
+	(*CaptureRef)(nil),          // 1: confine.v1.CaptureRef
+	(*ImageInfo)(nil),           // 2: confine.v1.ImageInfo
+	(*FileSeen)(nil),            // 3: confine.v1.FileSeen
+	(*Observation)(nil),         // 4: confine.v1.Observation
+	(*Progress)(nil),            // 5: confine.v1.Progress
+	(*LookupEntry)(nil),         // 6: confine.v1.LookupEntry
+	(*durationpb.Duration)(nil), // 7: google.protobuf.Duration
+	(*Run)(nil),                 // 8: confine.v1.Run
+	(*Runtime)(nil),             // 9: confine.v1.Runtime
+	(*Incomplete)(nil),          // 10: confine.v1.Incomplete
 }
 var file_confine_v1_run_proto_depIdxs = []int32{
-	6, // 0: confine.v1.RunSpec.timeout:type_name -> google.protobuf.Duration
-	6, // 1: confine.v1.RunSpec.quiet:type_name -> google.protobuf.Duration
-	1, // 2: confine.v1.Observation.image:type_name -> confine.v1.ImageInfo
-	7, // 3: confine.v1.Observation.run:type_name -> confine.v1.Run
-	2, // 4: confine.v1.Observation.files:type_name -> confine.v1.FileSeen
-	8, // 5: confine.v1.Observation.runtime:type_name -> confine.v1.Runtime
-	9, // 6: confine.v1.Observation.incomplete:type_name -> confine.v1.Incomplete
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	7,  // 0: confine.v1.RunSpec.timeout:type_name -> google.protobuf.Duration
+	7,  // 1: confine.v1.RunSpec.quiet:type_name -> google.protobuf.Duration
+	1,  // 2: confine.v1.RunSpec.capture:type_name -> confine.v1.CaptureRef
+	2,  // 3: confine.v1.Observation.image:type_name -> confine.v1.ImageInfo
+	8,  // 4: confine.v1.Observation.run:type_name -> confine.v1.Run
+	3,  // 5: confine.v1.Observation.files:type_name -> confine.v1.FileSeen
+	9,  // 6: confine.v1.Observation.runtime:type_name -> confine.v1.Runtime
+	10, // 7: confine.v1.Observation.incomplete:type_name -> confine.v1.Incomplete
+	10, // 8: confine.v1.Observation.notes:type_name -> confine.v1.Incomplete
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_run_proto_init() }
@@ -880,7 +996,7 @@ func file_confine_v1_run_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confine_v1_run_proto_rawDesc), len(file_confine_v1_run_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
