@@ -154,8 +154,14 @@ func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
 		s.count(1, 1)
 		return o, nil
 	}
+	// No more objects are read than are analysed at once: they would wait in
+	// memory.
+	if err := s.slots.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
 	file, err := s.parse(ctx, e.Path)
 	if err != nil {
+		s.slots.Release(1)
 		return nil, err
 	}
 	o.Header = Header{
@@ -184,13 +190,10 @@ func (s *Set) magic(ctx context.Context, path string) error {
 	return nil
 }
 
+// extract finds the facts of an object and releases its slot.
 func (s *Set) extract(ctx context.Context, o *Object, file *object.File) {
 	defer close(o.done)
 	defer s.count(1, 0)
-	if err := s.slots.Acquire(ctx, 1); err != nil {
-		o.err = err
-		return
-	}
 	defer s.slots.Release(1)
 	code, err := facts.Build(ctx, file)
 	if err != nil {
