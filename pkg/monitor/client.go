@@ -12,13 +12,28 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+const (
+	// startTime bounds a start until the handshake is done.
+	startTime = 15 * time.Second
+	// answerTime bounds every answer of a monitor; one that takes longer hangs,
+	// and is ended.
+	answerTime = 20 * time.Second
+	// closeTime is how long a monitor may take to end when it is told to.
+	closeTime = 3 * time.Second
+	// messageSize bounds a message of a monitor, in bytes.
+	messageSize = 16 << 20
 )
 
 // ErrEnded means that the plugin's process ended although nobody asked it to.
@@ -29,8 +44,15 @@ type HostConfig struct {
 	// Path of the executable.
 	Path string
 	// SHA256 is the hex digest that the executable must have; nothing else is
-	// started. The digest that the file has now is pinned when it is empty.
+	// started. Any is taken when it is empty.
 	SHA256 string
+	// Capabilities of Linux, by name, that the plugin gets of those that it
+	// states to need; all of these when it is nil. It never gets others.
+	Capabilities []string
+	// Limits of what it may use.
+	Limits Limits
+	// Options of the backend (see Option), by name.
+	Options map[string]string
 	// Logger takes what the plugin logs; nothing is logged when it is nil.
 	Logger *slog.Logger
 	// Env is added to the plugin's environment, which otherwise holds PATH
@@ -47,74 +69,132 @@ type Client struct {
 	dir    *folder // holds the plugin's socket
 	pid    int
 
+	// Version of the contract that both sides speak; Stated is what the plugin
+	// needs, and Given what it got of it.
+	version       int
+	stated, given []string
+
 	done    chan struct{} // closed when the process has ended
 	stop    chan struct{} // closed by Close
 	once    sync.Once
 	mu      sync.Mutex
 	closing bool
+	hung    string // what it didn't answer, when it was ended for that
 }
 
 // Start starts a plugin and returns when it answers. The process ends with
 // Close, and with this process.
 func Start(ctx context.Context, cfg HostConfig) (*Client, error) {
 	name := nameOf(cfg.Path)
-	sum, err := checksum(cfg.Path, cfg.SHA256)
+	c, err := start(ctx, name, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("start monitor %s: %w", name, err)
-	}
-	dir, err := newFolder()
-	if err != nil {
-		return nil, fmt.Errorf("start monitor %s: %w", name, err)
-	}
-	cmd := exec.Command(cfg.Path)
-	cmd.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"),
-		"TMPDIR=" + dir.path,
-		goplugin.EnvUnixSocketDir + "=" + dir.path,
-	}, cfg.Env...)
-	// A group of its own: a Ctrl-C on the terminal is ours to handle, and what
-	// the plugin starts ends with it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	c := &Client{
-		name:   name,
-		sha256: sum.hex,
-		dir:    dir,
-		done:   make(chan struct{}),
-		stop:   make(chan struct{}),
-		plugin: goplugin.NewClient(&goplugin.ClientConfig{
-			HandshakeConfig:  handshake(),
-			VersionedPlugins: versions(nil),
-			Cmd:              cmd,
-			SecureConfig:     sum.secure(),
-			AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-			AutoMTLS:         true,
-			SkipHostEnv:      true,
-			Logger:           newLogger(cfg.Logger),
-			Stderr:           io.Discard,
-		}),
-	}
-	if err := c.start(ctx, cmd); err != nil {
-		c.Close()
 		return nil, fmt.Errorf("start monitor %s: %w", name, err)
 	}
 	return c, nil
 }
 
-// start launches the process from a thread that lives as long as the process
-// does: the kernel sends the parent-death signal when the thread that forked
-// ends, not when its process does.
-func (c *Client) start(ctx context.Context, cmd *exec.Cmd) error {
+func start(ctx context.Context, name string, cfg HostConfig) (*Client, error) {
+	exe, err := openExecutable(cfg.Path, cfg.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	defer exe.close()
+	stated, err := needsOf(ctx, exe)
+	if err != nil {
+		return nil, err
+	}
+	given := granted(stated.Capabilities, cfg.Capabilities)
+	keep, err := capabilityNumbers(given)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := newFolder()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		name: name, sha256: exe.sha256, dir: dir, stated: stated.Capabilities, given: given,
+		done: make(chan struct{}), stop: make(chan struct{}),
+	}
+	var proc *process
+	c.plugin = goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig:  handshake(),
+		VersionedPlugins: versions(nil),
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+			cmd.Env = append(cmd.Env, environment(dir.path, cfg)...)
+			cmd.SysProcAttr = attributes()
+			var err error
+			proc, err = newProcess(cmd, exe, cfg.Limits)
+			return proc, err
+		},
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir.path},
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		AutoMTLS:         true,
+		SkipHostEnv:      true,
+		StartTimeout:     startTime,
+		GRPCDialOptions:  []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(messageSize))},
+		Logger:           newLogger(cfg.Logger),
+		Stderr:           io.Discard,
+	})
+	if err := c.start(ctx, keep, func() int { return pidOf(proc) }); err != nil {
+		c.Close()
+		return nil, explainStart(err)
+	}
+	return c, nil
+}
+
+// granted returns those of the stated capabilities that are allowed, nil
+// allowing all.
+func granted(stated, allowed []string) []string {
+	if allowed == nil {
+		return stated
+	}
+	var out []string
+	for _, s := range stated {
+		for _, a := range allowed {
+			if strings.EqualFold(strings.TrimPrefix(strings.ToUpper(a), "CAP_"), strings.TrimPrefix(strings.ToUpper(s), "CAP_")) {
+				out = append(out, s)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// environment is all that a plugin gets of it, besides what go-plugin needs.
+func environment(dir string, cfg HostConfig) []string {
+	env := []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir}
+	for name, value := range cfg.Options {
+		env = append(env, optionVariable(name)+"="+value)
+	}
+	return append(env, cfg.Env...)
+}
+
+func pidOf(p *process) int {
+	if p == nil {
+		return 0
+	}
+	return p.pid
+}
+
+// start launches the process from a thread that gives up its privileges for
+// it, and lives as long as the process does: the kernel sends the parent-death
+// signal when the thread that forked ends, not when its process does.
+func (c *Client) start(ctx context.Context, keep []int, pid func() int) error {
 	started := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		rpc, err := c.dispense()
-		if cmd.Process == nil {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		err := dropPrivileges(keep)
+		if err == nil {
+			c.rpc, err = c.dispense()
+		}
+		c.pid = pid()
+		if c.pid == 0 {
 			close(c.done)
 			started <- err
 			return
 		}
-		c.rpc, c.pid = rpc, cmd.Process.Pid
+		c.version = c.plugin.NegotiatedVersion()
 		started <- err
 		c.reap()
 	}()
@@ -122,7 +202,7 @@ func (c *Client) start(ctx context.Context, cmd *exec.Cmd) error {
 	case err := <-started:
 		return err
 	case <-ctx.Done():
-		<-started // bounded by go-plugin's own start timeout
+		<-started // bounded by startTime
 		return ctx.Err()
 	}
 }
@@ -154,6 +234,13 @@ func (c *Client) reap() {
 	close(c.done)
 }
 
+// Version of the contract that both sides speak.
+func (c *Client) Version() int { return c.version }
+
+// Capabilities of Linux that the plugin states to need, and those of them that
+// it runs with.
+func (c *Client) Capabilities() (stated, given []string) { return c.stated, c.given }
+
 // Name is the NAME of confine-monitor-NAME.
 func (c *Client) Name() string { return c.name }
 
@@ -180,6 +267,9 @@ func (c *Client) Err() error {
 	if c.closing {
 		return nil
 	}
+	if c.hung != "" {
+		return fmt.Errorf("monitor %s %w: it hung (no answer to %s within %v) and was killed", c.name, ErrEnded, c.hung, answerTime)
+	}
 	return fmt.Errorf("monitor %s %w", c.name, ErrEnded)
 }
 
@@ -194,29 +284,64 @@ func (c *Client) Close() {
 		}
 		c.mu.Unlock()
 		close(c.stop)
+		// go-plugin asks it to end, and waits for an answer without limit.
+		kill := time.AfterFunc(closeTime, c.kill)
 		c.plugin.Kill()
+		kill.Stop()
 		c.dir.remove()
 	})
 	<-c.done
 }
 
+// kill ends the process, and what it started, at once.
+func (c *Client) kill() {
+	if c.pid > 0 {
+		_ = unix.Kill(-c.pid, unix.SIGKILL)
+	}
+}
+
+// hang ends a process that doesn't answer.
+func (c *Client) hang(what string) {
+	c.mu.Lock()
+	if c.hung == "" {
+		c.hung = what
+	}
+	c.mu.Unlock()
+	c.kill()
+}
+
+// ask calls a monitor, which is ended when it doesn't answer in time.
+func (c *Client) ask(ctx context.Context, what string, call func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	err := call(limited)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		c.hang(what)
+		<-c.done
+	}
+	if err != nil {
+		return c.wrap(what, err)
+	}
+	return nil
+}
+
 // Describe returns what the monitor can see on this host; its error says why
 // it can't work.
-func (c *Client) Describe(ctx context.Context) (*confinev1.DescribeResponse, error) {
-	d, err := c.rpc.Describe(ctx, &confinev1.DescribeRequest{})
-	if err != nil {
-		return nil, c.wrap("describe", err)
-	}
-	return d, nil
+func (c *Client) Describe(ctx context.Context) (d *confinev1.DescribeResponse, err error) {
+	err = c.ask(ctx, "describe", func(ctx context.Context) error {
+		d, err = c.rpc.Describe(ctx, &confinev1.DescribeRequest{})
+		return err
+	})
+	return d, err
 }
 
 // Snapshot returns the counters and recorded calls of a watch that runs.
-func (c *Client) Snapshot(ctx context.Context, watchID string) (*confinev1.SnapshotResponse, error) {
-	s, err := c.rpc.Snapshot(ctx, &confinev1.SnapshotRequest{WatchId: watchID})
-	if err != nil {
-		return nil, c.wrap("snapshot", err)
-	}
-	return s, nil
+func (c *Client) Snapshot(ctx context.Context, watchID string) (s *confinev1.SnapshotResponse, err error) {
+	err = c.ask(ctx, "snapshot", func(ctx context.Context) error {
+		s, err = c.rpc.Snapshot(ctx, &confinev1.SnapshotRequest{WatchId: watchID})
+		return err
+	})
+	return s, err
 }
 
 // wrap names the monitor in an error, and says so when the reason is that the

@@ -22,8 +22,13 @@ import (
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
-// ProtocolVersion is the version of the contract that this package speaks.
-const ProtocolVersion = 1
+// Versions of the contract that this package speaks, on both sides. Version 2
+// brought repeated events that are counted instead of delivered, losses by
+// reason and messages in batches; see monitor.proto.
+const (
+	oldestVersion = 1
+	newestVersion = 2
+)
 
 // service is the name under which go-plugin dispenses the one service.
 const service = "monitor"
@@ -32,7 +37,7 @@ const service = "monitor"
 // running something that isn't a monitor. It is no security measure.
 func handshake() goplugin.HandshakeConfig {
 	return goplugin.HandshakeConfig{
-		ProtocolVersion:  ProtocolVersion,
+		ProtocolVersion:  oldestVersion,
 		MagicCookieKey:   "CONFINE_MONITOR_PLUGIN",
 		MagicCookieValue: "confine.v1.MonitorService",
 	}
@@ -40,10 +45,16 @@ func handshake() goplugin.HandshakeConfig {
 
 // versions is the set of contracts by protocol version; impl is nil on the
 // host's side.
-func versions(impl confinev1.MonitorServiceServer) map[int]goplugin.PluginSet {
-	return map[int]goplugin.PluginSet{
-		ProtocolVersion: {service: &grpcPlugin{impl: impl}},
+func versions(impl Monitor) map[int]goplugin.PluginSet {
+	set := make(map[int]goplugin.PluginSet)
+	for v := oldestVersion; v <= newestVersion; v++ {
+		p := &grpcPlugin{}
+		if impl != nil {
+			p.impl = newServer(impl, v)
+		}
+		set[v] = goplugin.PluginSet{service: p}
 	}
+	return set
 }
 
 // grpcPlugin adapts the generated service to go-plugin.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"sync"
 
 	goplugin "github.com/hashicorp/go-plugin"
@@ -40,28 +42,64 @@ var ErrUnknownWatch = errors.New("no such watch")
 // it can't watch; it becomes codes.InvalidArgument for the host.
 var ErrInvalidScope = errors.New("invalid scope")
 
+// A ServeOption changes how Serve serves.
+type ServeOption func(*needs)
+
+// Needs states the capabilities of Linux ("CAP_BPF") that a backend can't do
+// without. Hosts start it with these and no others; without a statement it gets
+// none.
+func Needs(capabilities ...string) ServeOption {
+	return func(n *needs) { n.Capabilities = append(n.Capabilities, capabilities...) }
+}
+
+// Option returns the value that the agent's configuration gives an option of
+// this backend, "" when it gives none.
+func Option(name string) string { return os.Getenv(optionVariable(name)) }
+
+// optionVariable names the environment variable of an option: "ring-bytes" is
+// CONFINE_OPTION_RING_BYTES.
+func optionVariable(name string) string {
+	return "CONFINE_OPTION_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
 // Serve runs a backend until its host is done with it. It is the whole main
 // of a plugin.
-func Serve(impl Monitor) {
+func Serve(impl Monitor, options ...ServeOption) {
+	var n needs
+	for _, o := range options {
+		o(&n)
+	}
+	if asked, err := n.tell(os.Stdout); asked {
+		if err != nil {
+			os.Exit(1)
+		}
+		return
+	}
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig:  handshake(),
-		VersionedPlugins: versions(NewServer(impl)),
+		VersionedPlugins: versions(impl),
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(opts...)
 		},
 	})
 }
 
-// NewServer returns the gRPC service for a backend: what Serve serves, for
-// tests and for a monitor in the agent's own process.
+// NewServer returns the gRPC service for a backend: what Serve serves in the
+// newest version of the contract, for tests and for a monitor in the agent's
+// own process.
 func NewServer(impl Monitor) confinev1.MonitorServiceServer {
-	return &server{impl: impl, sinks: make(map[string]*Sink)}
+	return newServer(impl, newestVersion)
+}
+
+func newServer(impl Monitor, version int) *server {
+	return &server{impl: impl, version: version, sinks: make(map[string]*Sink)}
 }
 
 // server translates between the service and a Monitor.
 type server struct {
 	confinev1.UnimplementedMonitorServiceServer
-	impl Monitor
+	impl    Monitor
+	version int // of the contract that the host speaks
 
 	mu    sync.Mutex
 	sinks map[string]*Sink // by watch id
@@ -82,7 +120,13 @@ func (s *server) Watch(req *confinev1.WatchRequest, stream grpc.ServerStreamingS
 	if req.GetScope() == nil {
 		return status.Error(codes.InvalidArgument, "watch: no scope given")
 	}
+	scope := req.GetScope()
 	sink := newSink()
+	if s.version < 2 {
+		// An older host doesn't ask for what was left out, and knows no batches.
+		scope.EveryEvent = true
+		sink.batch = 1
+	}
 	if err := s.add(req.GetWatchId(), sink); err != nil {
 		return err
 	}
@@ -92,7 +136,7 @@ func (s *server) Watch(req *confinev1.WatchRequest, stream grpc.ServerStreamingS
 	defer cancel()
 	watched := make(chan error, 1)
 	go func() {
-		err := s.impl.Watch(ctx, req.GetWatchId(), req.GetScope(), sink)
+		err := s.impl.Watch(ctx, req.GetWatchId(), scope, sink)
 		sink.close()
 		watched <- err
 	}()
@@ -121,10 +165,7 @@ func (s *server) Snapshot(ctx context.Context, req *confinev1.SnapshotRequest) (
 	if err != nil {
 		return nil, toStatus(err, codes.Internal)
 	}
-	sent, lost := sink.counts()
-	snap.Events = sent
-	snap.Lost += lost
-	return snap, nil
+	return sink.complete(snap), nil
 }
 
 func (s *server) add(id string, sink *Sink) error {

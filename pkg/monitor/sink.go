@@ -2,6 +2,8 @@ package monitor
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
@@ -9,26 +11,38 @@ import (
 
 // sinkLimit is the number of events that wait for a slow host, for each
 // watch. What comes above it is lost and counted.
-const sinkLimit = 1 << 18
+const sinkLimit = 1 << 16
 
-// Sink takes the events of one watch. Its methods never block and are safe for
-// concurrent use. Events reach the host in the order of the calls.
+// sinkBatch is the most messages that go to the host in one. Even where every
+// path is as long as it can be, such a message stays below what hosts take.
+const sinkBatch = 256
+
+// tooSlow is the reason of losses between this process and its host.
+const tooSlow = "the agent reads events too slowly"
+
+// Sink takes the events of one watch. Its methods never block, Wait aside, and
+// are safe for concurrent use. Events reach the host in the order of the calls.
 type Sink struct {
 	mu     sync.Mutex
 	wake   chan struct{} // holds one token when there is something to do
+	room   chan struct{} // holds one token when the queue was emptied
 	queue  []*confinev1.WatchResponse
 	limit  int
+	batch  int
 	closed bool
 	sent   uint64            // events taken, all of which will be delivered
-	lost   uint64            // since the watch began
-	unsaid map[string]uint64 // losses not yet told to the host, by reason
+	lost   map[string]uint64 // since the watch began, by reason
+	told   map[string]uint64 // the part of lost that the host was told
 }
 
 func newSink() *Sink {
 	return &Sink{
-		wake:   make(chan struct{}, 1),
-		limit:  sinkLimit,
-		unsaid: make(map[string]uint64),
+		wake:  make(chan struct{}, 1),
+		room:  make(chan struct{}, 1),
+		limit: sinkLimit,
+		batch: sinkBatch,
+		lost:  make(map[string]uint64),
+		told:  make(map[string]uint64),
 	}
 }
 
@@ -64,18 +78,35 @@ func (s *Sink) Lost(count uint64, reason string) {
 		return
 	}
 	s.mu.Lock()
-	s.lost += count
-	s.unsaid[reason] += count
+	s.lost[reason] += count
 	s.mu.Unlock()
 	s.signal()
+}
+
+// Wait returns when there is room for events, or ctx ends. A backend that has
+// a buffer of its own, whose overflow it counts, waits before it takes events
+// out of it. It is for one goroutine.
+func (s *Sink) Wait(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		full := len(s.queue) >= s.limit/2
+		s.mu.Unlock()
+		if !full {
+			return ctx.Err()
+		}
+		select {
+		case <-s.room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (s *Sink) push(m *confinev1.WatchResponse, event bool) {
 	s.mu.Lock()
 	switch {
 	case event && len(s.queue) >= s.limit:
-		s.lost++
-		s.unsaid["the agent reads events too slowly"]++
+		s.lost[tooSlow]++
 	default:
 		s.queue = append(s.queue, m)
 		if event {
@@ -93,11 +124,19 @@ func (s *Sink) signal() {
 	}
 }
 
-// counts returns the events taken and those lost so far.
-func (s *Sink) counts() (sent, lost uint64) {
+// complete adds what the sink counted to a backend's snapshot.
+func (s *Sink) complete(snap *confinev1.SnapshotResponse) *confinev1.SnapshotResponse {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sent, s.lost
+	snap.Events = s.sent
+	if unsaid := snap.GetLost(); unsaid > 0 && len(snap.GetLosses()) == 0 {
+		snap.Losses = append(snap.Losses, &confinev1.Lost{Count: unsaid, Reason: "reason unknown"})
+	}
+	for _, reason := range slices.Sorted(maps.Keys(s.lost)) {
+		snap.Lost += s.lost[reason]
+		snap.Losses = append(snap.Losses, &confinev1.Lost{Count: s.lost[reason], Reason: reason})
+	}
+	return snap
 }
 
 // close makes deliver return when the queue is empty.
@@ -109,34 +148,39 @@ func (s *Sink) close() {
 }
 
 // take empties the queue; losses come after the events.
-func (s *Sink) take() (batch []*confinev1.WatchResponse, closed bool) {
+func (s *Sink) take() (messages []*confinev1.WatchResponse, closed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	batch, s.queue = s.queue, nil
-	for reason, n := range s.unsaid {
-		batch = append(batch, &confinev1.WatchResponse{Event: &confinev1.WatchResponse_Lost{
-			Lost: &confinev1.Lost{Count: n, Reason: reason},
+	messages, s.queue = s.queue, nil
+	for reason, n := range s.lost {
+		if n == s.told[reason] {
+			continue
+		}
+		messages = append(messages, &confinev1.WatchResponse{Event: &confinev1.WatchResponse_Lost{
+			Lost: &confinev1.Lost{Count: n - s.told[reason], Reason: reason},
 		}})
-		delete(s.unsaid, reason)
+		s.told[reason] = n
 	}
-	return batch, s.closed
+	return messages, s.closed
 }
 
 // deliver hands the queue to send until ctx ends, the sink is closed or send
 // fails.
 func (s *Sink) deliver(ctx context.Context, send func(*confinev1.WatchResponse) error) error {
 	for {
-		batch, closed := s.take()
-		for _, m := range batch {
-			if err := send(m); err != nil {
-				return err
+		messages, closed := s.take()
+		if err := sendAll(messages, s.batch, send); err != nil {
+			return err
+		}
+		if len(messages) > 0 {
+			select {
+			case s.room <- struct{}{}:
+			default:
 			}
-		}
-		if closed && len(batch) == 0 {
-			return nil
-		}
-		if len(batch) > 0 {
 			continue
+		}
+		if closed {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -144,4 +188,24 @@ func (s *Sink) deliver(ctx context.Context, send func(*confinev1.WatchResponse) 
 		case <-s.wake:
 		}
 	}
+}
+
+// sendAll sends messages, several in one, but Ready alone.
+func sendAll(messages []*confinev1.WatchResponse, batch int, send func(*confinev1.WatchResponse) error) error {
+	if len(messages) > 0 && messages[0].GetReady() != nil {
+		if err := send(messages[0]); err != nil {
+			return err
+		}
+		messages = messages[1:]
+	}
+	for part := range slices.Chunk(messages, batch) {
+		m := part[0]
+		if len(part) > 1 {
+			m = &confinev1.WatchResponse{Event: &confinev1.WatchResponse_Batch{Batch: &confinev1.Batch{Events: part}}}
+		}
+		if err := send(m); err != nil {
+			return err
+		}
+	}
+	return nil
 }

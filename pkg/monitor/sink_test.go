@@ -13,6 +13,10 @@ func deliverAll(t *testing.T, s *Sink) []*confinev1.WatchResponse {
 	s.close()
 	var out []*confinev1.WatchResponse
 	err := s.deliver(context.Background(), func(m *confinev1.WatchResponse) error {
+		if m.GetBatch() != nil {
+			out = append(out, m.GetBatch().GetEvents()...)
+			return nil
+		}
 		out = append(out, m)
 		return nil
 	})
@@ -20,6 +24,19 @@ func deliverAll(t *testing.T, s *Sink) []*confinev1.WatchResponse {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// counts checks what a sink adds to a snapshot.
+func counts(t *testing.T, s *Sink, sent, lost uint64) {
+	t.Helper()
+	snap := s.complete(&confinev1.SnapshotResponse{})
+	var sum uint64
+	for _, l := range snap.GetLosses() {
+		sum += l.GetCount()
+	}
+	if snap.GetEvents() != sent || snap.GetLost() != lost || sum != lost {
+		t.Errorf("sent %d, lost %d, %d by reason; want %d, %d and %d", snap.GetEvents(), snap.GetLost(), sum, sent, lost, lost)
+	}
 }
 
 // What a slow host leaves no room for is counted, and told after the rest.
@@ -31,9 +48,7 @@ func TestSinkCountsWhatDoesNotFit(t *testing.T) {
 		s.Exit(&confinev1.Exit{Pid: pid})
 	}
 	// Ready takes a place: one event fits, four don't.
-	if sent, lost := s.counts(); sent != 1 || lost != 4 {
-		t.Errorf("sent %d, lost %d; want 1 and 4", sent, lost)
-	}
+	counts(t, s, 1, 4)
 	out := deliverAll(t, s)
 	if len(out) != 3 || out[0].GetReady() == nil || out[1].GetExit() == nil || out[2].GetLost().GetCount() != 4 {
 		t.Errorf("delivered %v, want ready, an exit and a loss of 4", out)
@@ -45,9 +60,7 @@ func TestSinkSumsLosses(t *testing.T) {
 	s.Lost(0, "nothing")
 	s.Lost(2, "one reason")
 	s.Lost(3, "one reason")
-	if sent, lost := s.counts(); sent != 0 || lost != 5 {
-		t.Errorf("sent %d, lost %d; want 0 and 5", sent, lost)
-	}
+	counts(t, s, 0, 5)
 	out := deliverAll(t, s)
 	if len(out) != 1 || out[0].GetLost().GetCount() != 5 || out[0].GetLost().GetReason() != "one reason" {
 		t.Errorf("delivered %v, want one loss of 5", out)

@@ -3,7 +3,6 @@ package monitor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -20,6 +19,10 @@ import (
 // of the process.
 const endGrace = 2 * time.Second
 
+// silence is how long a monitor may take for the next event that it has
+// counted already.
+const silence = 5 * time.Second
+
 // Watch is one observation of one scope. Events must be read until the channel
 // is closed, or the Watch cancelled.
 type Watch struct {
@@ -30,9 +33,13 @@ type Watch struct {
 	cancel context.CancelFunc
 	events chan *confinev1.WatchResponse
 
+	guard *guard // used by pump alone, and after done
+
 	mu      sync.Mutex
+	known   counters      // as the newest snapshot told
 	seen    uint64        // events taken from the stream
 	lost    uint64        // as Lost messages told
+	refused uint64        // events that weren't believed
 	target  uint64        // events to see before the end; valid when sync is set
 	sync    chan struct{} // not nil while Stop waits for target
 	reached bool
@@ -50,11 +57,25 @@ func (c *Client) Watch(ctx context.Context, scope *confinev1.Scope) (*Watch, err
 		client: c,
 		cancel: cancel,
 		events: make(chan *confinev1.WatchResponse, 1024),
+		guard:  newGuard(scope),
 		done:   make(chan struct{}),
 	}
-	stream, err := c.rpc.Watch(ctx, &confinev1.WatchRequest{WatchId: w.ID, Scope: scope})
+	stream, err := c.open(ctx, &confinev1.WatchRequest{WatchId: w.ID, Scope: scope})
 	if err != nil {
 		cancel()
+		w.guard.groups.close()
+		return nil, err
+	}
+	go w.pump(ctx, stream)
+	return w, nil
+}
+
+// open begins the stream of a watch and returns when the monitor is ready.
+func (c *Client) open(ctx context.Context, req *confinev1.WatchRequest) (grpc.ServerStreamingClient[confinev1.WatchResponse], error) {
+	late := time.AfterFunc(answerTime, func() { c.hang("watch") })
+	defer late.Stop()
+	stream, err := c.rpc.Watch(ctx, req)
+	if err != nil {
 		return nil, c.wrap("watch", err)
 	}
 	first, err := stream.Recv()
@@ -62,12 +83,13 @@ func (c *Client) Watch(ctx context.Context, scope *confinev1.Scope) (*Watch, err
 		err = errors.New("the first message isn't ready; the plugin breaks the contract")
 	}
 	if err != nil {
-		cancel()
 		return nil, c.wrap("watch", err)
 	}
-	go w.pump(ctx, stream)
-	return w, nil
+	return stream, nil
 }
+
+// counters are those of a snapshot, which never go down.
+type counters struct{ events, lost, repeated uint64 }
 
 // Events delivers what happens, Lost messages included. The channel is closed
 // at the end of the watch; Err says then whether it was a good end.
@@ -81,7 +103,7 @@ func (w *Watch) Done() <-chan struct{} { return w.done }
 func (w *Watch) Lost() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.lost
+	return w.lost + w.refused
 }
 
 // Err is nil while the watch runs and after Stop or Cancel. It is ErrEnded when
@@ -95,16 +117,48 @@ func (w *Watch) Err() error {
 // Cancel ends the watch at once. Events that weren't read yet may be dropped.
 func (w *Watch) Cancel() { w.cancel() }
 
+// Faults says how the monitor broke the contract, a sentence each: what it
+// told isn't to be relied on then. It may be called once Done is closed.
+func (w *Watch) Faults() []string { return w.guard.sentences() }
+
 // Snapshot returns the counters and recorded calls so far.
 func (w *Watch) Snapshot(ctx context.Context) (*confinev1.SnapshotResponse, error) {
-	return w.client.Snapshot(ctx, w.ID)
+	s, _, err := w.snapshot(ctx)
+	return s, err
+}
+
+// snapshot also says how the counts contradict what was told before.
+func (w *Watch) snapshot(ctx context.Context) (s *confinev1.SnapshotResponse, lies []string, err error) {
+	w.mu.Lock()
+	seen, lost := w.seen, w.lost
+	w.mu.Unlock()
+	s, err = w.client.Snapshot(ctx, w.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := s.GetRepeated()
+	now := counters{s.GetEvents(), s.GetLost(), r.GetExecs() + r.GetMappings() + r.GetExits()}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now.events < seen {
+		lies = append(lies, "it counts fewer events than it sent")
+	}
+	if now.events < w.known.events || now.repeated < w.known.repeated {
+		lies = append(lies, "its count of events went down")
+	}
+	if now.lost < max(lost, w.known.lost) {
+		lies = append(lies, "its count of lost events went down")
+		s.Lost = max(lost, w.known.lost)
+	}
+	w.known = counters{max(now.events, w.known.events), max(now.lost, w.known.lost), max(now.repeated, w.known.repeated)}
+	return s, lies, nil
 }
 
 // Stop ends the watch without losing anything: everything that happened before
 // the call comes out of Events, which is then closed. Somebody must be reading
 // Events meanwhile. The snapshot is the final one.
 func (w *Watch) Stop(ctx context.Context) (*confinev1.SnapshotResponse, error) {
-	snap, err := w.Snapshot(ctx)
+	snap, lies, err := w.snapshot(ctx)
 	if err != nil {
 		w.cancel()
 		<-w.done
@@ -116,18 +170,45 @@ func (w *Watch) Stop(ctx context.Context) (*confinev1.SnapshotResponse, error) {
 	w.checkTarget()
 	reached := w.sync
 	w.mu.Unlock()
-	select {
-	case <-reached:
-	case <-w.done:
-	case <-ctx.Done():
-		err = fmt.Errorf("monitor %s: stop watch: read the last events: %w", w.client.name, ctx.Err())
-	}
+	missing := w.awaitAll(ctx, reached)
 	w.cancel()
 	<-w.done
-	if err == nil {
-		err = w.Err()
+	if missing > 0 && w.Err() == nil {
+		lies = append(lies, "it counts more events than it sent")
+		snap.Lost += missing
 	}
-	return snap, err
+	snap.Lost += w.refused
+	for _, l := range lies {
+		w.guard.fault(l)
+	}
+	return snap, w.Err()
+}
+
+// awaitAll waits until every event was taken that the monitor counted, and
+// returns how many are missing when none comes any more.
+func (w *Watch) awaitAll(ctx context.Context, reached <-chan struct{}) (missing uint64) {
+	var before uint64
+	for first := true; ; first = false {
+		w.mu.Lock()
+		seen, target := w.seen, w.target
+		w.mu.Unlock()
+		if !first && seen == before || ctx.Err() != nil {
+			return target - min(seen, target)
+		}
+		before = seen
+		wait := time.NewTimer(silence)
+		select {
+		case <-reached:
+			wait.Stop()
+			return 0
+		case <-w.done:
+			wait.Stop()
+			return 0
+		case <-ctx.Done():
+			wait.Stop()
+		case <-wait.C:
+		}
+	}
 }
 
 // checkTarget is called with mu held.
@@ -141,6 +222,7 @@ func (w *Watch) checkTarget() {
 func (w *Watch) pump(ctx context.Context, stream grpc.ServerStreamingClient[confinev1.WatchResponse]) {
 	defer close(w.done)
 	defer close(w.events)
+	defer w.guard.groups.close()
 	defer w.cancel()
 	for {
 		m, err := stream.Recv()
@@ -148,21 +230,43 @@ func (w *Watch) pump(ctx context.Context, stream grpc.ServerStreamingClient[conf
 			w.fail(ctx, err)
 			return
 		}
-		select {
-		case w.events <- m:
-		case <-ctx.Done():
+		if !w.take(ctx, m) {
 			w.fail(ctx, ctx.Err())
 			return
 		}
-		w.mu.Lock()
-		if l := m.GetLost(); l != nil {
-			w.lost += l.GetCount()
-		} else {
-			w.seen++
-		}
-		w.checkTarget()
-		w.mu.Unlock()
 	}
+}
+
+// take passes a message on, each of a batch for itself; it reports false when
+// ctx has ended.
+func (w *Watch) take(ctx context.Context, m *confinev1.WatchResponse) bool {
+	events := m.GetBatch().GetEvents()
+	if m.GetBatch() == nil {
+		events = []*confinev1.WatchResponse{m}
+	}
+	var seen, lost, refused uint64
+	for _, e := range events {
+		if e.GetLost() == nil {
+			seen++
+		}
+		if !w.guard.admit(e) {
+			refused++
+			continue
+		}
+		lost += e.GetLost().GetCount()
+		select {
+		case w.events <- e:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen += seen
+	w.lost += lost
+	w.refused += refused
+	w.checkTarget()
+	return true
 }
 
 // fail records why the stream ended, unless the host ended it.

@@ -53,6 +53,8 @@ func (b *backend) Describe(context.Context) (*confinev1.DescribeResponse, error)
 			ExecMapping:      true,
 			RecordedSyscalls: true,
 			DeniedSyscalls:   true,
+			Exit:             true,
+			KernelTime:       true,
 		},
 		Mechanisms: w.mechanisms(),
 	}, nil

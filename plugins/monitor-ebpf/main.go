@@ -9,5 +9,9 @@ import (
 )
 
 func main() {
-	monitor.Serve(newBackend(version.String()))
+	monitor.Serve(newBackend(version.String()), monitor.Needs(
+		"CAP_BPF", "CAP_PERFMON", // load and attach programs that read kernel memory
+		"CAP_SYS_PTRACE",      // look into /proc/PID of any process
+		"CAP_DAC_READ_SEARCH", // read what only a container's user may
+	))
 }
