@@ -27,5 +27,9 @@ func main() {
 			os.Exit(1)
 		}
 	}
-	monitor.Serve(newBackend(version.String()))
+	monitor.Serve(newBackend(version.String()), monitor.Needs(
+		"CAP_BPF", "CAP_PERFMON", "CAP_SYS_RESOURCE", // what the tool does
+		"CAP_SYS_ADMIN",                         // tracefs is root's, and may have to be mounted
+		"CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", // completion from /proc
+	))
 }

@@ -23,6 +23,18 @@ const shebangMax = 256
 // deletedMark is what the kernel appends to the path of an unlinked file.
 const deletedMark = " (deleted)"
 
+// memoryFile begins the name of a file that exists only in memory, as monitors
+// report it.
+const memoryFile = "memfd:"
+
+// contractName turns a name of /proc into that of a monitor.
+func contractName(name string) string {
+	if strings.HasPrefix(name, "/"+memoryFile) {
+		return strings.TrimSuffix(name[1:], deletedMark)
+	}
+	return name
+}
+
 // see returns the file of an event, opened and queued for hashing when it is
 // new; nil when there are too many.
 func (c *Collector) see(pid int32, name string, id *confinev1.FileId) *file {
@@ -83,10 +95,10 @@ func (c *Collector) replaced(key fileKey) bool {
 func (c *Collector) open(name string) (*confinev1.FileSeen, rootfs.File) {
 	seen := &confinev1.FileSeen{Path: name, Kind: "unknown"}
 	switch {
-	case strings.HasPrefix(name, "/memfd:"):
+	case strings.HasPrefix(name, memoryFile):
 		seen.Error = "it exists only in memory (memfd)"
 		return seen, nil
-	case strings.HasPrefix(name, "anon_inode:"), strings.HasPrefix(name, "/dev/zero"), name == "", !path.IsAbs(name):
+	case strings.HasPrefix(name, "/dev/zero"), !path.IsAbs(name):
 		seen.Error = "it has no path in the container's root"
 		return seen, nil
 	}

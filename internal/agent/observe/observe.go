@@ -253,11 +253,14 @@ func (c *Collector) mapping(pid int32, name string, id *confinev1.FileId) {
 	}
 }
 
-// Mapped records a file that a process had mapped before the watch began.
-func (c *Collector) Mapped(pid int32, name string) { c.mapping(pid, name, nil) }
+// Mapped records a file that a process had mapped before the watch began, as
+// /proc/PID/maps names it.
+func (c *Collector) Mapped(pid int32, name string) { c.mapping(pid, contractName(name), nil) }
 
-// Running records a program that ran already when the watch began.
+// Running records a program that ran already when the watch began, as
+// /proc/PID/exe names it.
 func (c *Collector) Running(pid int32, name string) {
+	name = contractName(name)
 	if f := c.see(pid, name, nil); f != nil {
 		c.mu.Lock()
 		f.seen.Executed++

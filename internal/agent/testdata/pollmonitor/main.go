@@ -17,7 +17,7 @@ import (
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
-func main() { monitor.Serve(poller{}) }
+func main() { monitor.Serve(poller{}, monitor.Needs("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")) }
 
 type poller struct{}
 
