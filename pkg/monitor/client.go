@@ -344,6 +344,16 @@ func (c *Client) Snapshot(ctx context.Context, watchID string) (s *confinev1.Sna
 	return s, err
 }
 
+// finalSnapshot is Snapshot for a watch that replays a trace, which answers
+// when it has come to the trace's end.
+func (c *Client) finalSnapshot(ctx context.Context, watchID string) (*confinev1.SnapshotResponse, error) {
+	s, err := c.rpc.Snapshot(ctx, &confinev1.SnapshotRequest{WatchId: watchID})
+	if err != nil {
+		return nil, c.wrap("snapshot", err)
+	}
+	return s, nil
+}
+
 // wrap names the monitor in an error, and says so when the reason is that the
 // process has ended.
 func (c *Client) wrap(what string, err error) error {

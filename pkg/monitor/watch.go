@@ -132,8 +132,11 @@ func (w *Watch) snapshot(ctx context.Context) (s *confinev1.SnapshotResponse, li
 	w.mu.Lock()
 	seen, lost := w.seen, w.lost
 	w.mu.Unlock()
-	s, err = w.client.Snapshot(ctx, w.ID)
-	if err != nil {
+	ask := w.client.Snapshot
+	if w.guard.scope.GetCapture() != nil {
+		ask = w.client.finalSnapshot
+	}
+	if s, err = ask(ctx, w.ID); err != nil {
 		return nil, nil, err
 	}
 	r := s.GetRepeated()
