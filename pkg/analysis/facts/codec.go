@@ -15,12 +15,8 @@ var ErrCorrupt = errors.New("corrupt facts")
 // Lists that are sorted by construction are written as differences.
 func Encode(f *Facts) []byte {
 	var w writer
-	w.uint(uint64(f.Machine))
-	w.uint(uint64(f.Class))
 	w.uint(uint64(f.Size))
-	w.strings(f.Interp, f.Soname, f.RPath, f.RunPath)
-	w.list(f.Needed)
-	w.bools(f.NoDefLib, f.Go, f.IsPIE)
+	w.bools(f.Go, f.IsPIE)
 	w.list(f.Warnings)
 	w.list(f.Strings)
 	w.uint(uint64(f.Entry))
@@ -74,7 +70,44 @@ func Encode(f *Facts) []byte {
 		w.function(fn, i)
 	}
 	w.symbols(f)
-	return w.packed()
+	return pack(encodeHeader(f), w.plain())
+}
+
+// Header is what the loader needs to know of an object.
+type Header struct {
+	Machine                        elf.Machine
+	Class                          elf.Class
+	Interp, Soname, RPath, RunPath string
+	Needed                         []string
+	NoDefLib                       bool
+}
+
+func encodeHeader(f *Facts) []byte {
+	var w writer
+	w.uint(uint64(f.Machine))
+	w.uint(uint64(f.Class))
+	w.strings(f.Interp, f.Soname, f.RPath, f.RunPath)
+	w.list(f.Needed)
+	w.bools(f.NoDefLib)
+	return w.plain()
+}
+
+// DecodeHeader reads the header alone of what Encode wrote; ErrCorrupt for
+// anything else.
+func DecodeHeader(data []byte) (Header, error) {
+	head, _, err := parts(data)
+	if err != nil {
+		return Header{}, err
+	}
+	r, err := newReader(head)
+	if err != nil {
+		return Header{}, err
+	}
+	h := Header{Machine: elf.Machine(r.uint()), Class: elf.Class(r.uint())}
+	h.Interp, h.Soname, h.RPath, h.RunPath = r.string(colOther), r.string(colOther), r.string(colOther), r.string(colOther)
+	h.Needed = r.list()
+	h.NoDefLib = r.uint() != 0
+	return h, r.end()
 }
 
 // ownFuncs maps the names of exports to their functions (index+1).
@@ -156,12 +189,11 @@ type writer struct {
 	next [columns]uint64
 }
 
-// packed returns everything that was written, compressed, behind the version.
-func (w *writer) packed() []byte {
+// plain returns everything that was written.
+func (w *writer) plain() []byte {
 	plain := binary.AppendUvarint(nil, uint64(len(w.seen)))
 	plain = binary.AppendUvarint(plain, w.total)
-	plain = append(append(plain, w.table...), w.b...)
-	return pack(plain)
+	return append(append(plain, w.table...), w.b...)
 }
 
 func (w *writer) uint(v uint64) { w.b = binary.AppendUvarint(w.b, v) }
@@ -291,7 +323,7 @@ func EncodeSites(m map[uint32][]Site) []byte {
 		w.uint(uint64(i))
 		w.sites(m[i], 0)
 	}
-	return w.packed()
+	return pack(nil, w.plain())
 }
 
 // DecodeSites reads what EncodeSites wrote.
@@ -311,15 +343,20 @@ func DecodeSites(data []byte) (map[uint32][]Site, error) {
 // Decode reads what Encode wrote; ErrCorrupt for anything else. What it
 // returns is consistent: every index points into its list.
 func Decode(data []byte) (*Facts, error) {
+	h, err := DecodeHeader(data)
+	if err != nil {
+		return nil, err
+	}
 	r, err := unpacked(data)
 	if err != nil {
 		return nil, err
 	}
-	f := &Facts{Machine: elf.Machine(r.uint()), Class: elf.Class(r.uint()), Size: int64(r.uint())}
-	f.Interp, f.Soname, f.RPath, f.RunPath = r.string(colOther), r.string(colOther), r.string(colOther), r.string(colOther)
-	f.Needed = r.list()
+	f := &Facts{
+		Machine: h.Machine, Class: h.Class, Interp: h.Interp, Soname: h.Soname, RPath: h.RPath, RunPath: h.RunPath,
+		Needed: h.Needed, NoDefLib: h.NoDefLib, Size: int64(r.uint()),
+	}
 	b := r.uint()
-	f.NoDefLib, f.Go, f.IsPIE = b&1 != 0, b&2 != 0, b&4 != 0
+	f.Go, f.IsPIE = b&1 != 0, b&2 != 0
 	f.Warnings, f.Strings = r.list(), r.list()
 	f.Entry = uint32(r.uint())
 	f.Roots, f.RootImports, f.RootRegions = r.deltas(), r.deltas(), r.deltas()
@@ -399,6 +436,10 @@ func unpacked(data []byte) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newReader(plain)
+}
+
+func newReader(plain []byte) (*reader, error) {
 	r := &reader{b: plain}
 	r.table()
 	if r.bad {

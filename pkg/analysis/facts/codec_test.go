@@ -159,13 +159,13 @@ func TestCodecBroken(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range plain {
-		if _, err := Decode(pack(plain[:n])); !errors.Is(err, ErrCorrupt) {
+		if _, err := Decode(repack(text, plain[:n])); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("first %d bytes of the plain text: %v", n, err)
 		}
 		for bit := range 8 {
 			b := slices.Clone(plain)
 			b[n] ^= 1 << bit
-			decodable(t, pack(b))
+			decodable(t, repack(text, b))
 		}
 	}
 	for n := range text {
@@ -173,6 +173,15 @@ func TestCodecBroken(t *testing.T) {
 		b[n] ^= 1
 		decodable(t, b)
 	}
+}
+
+// repack puts another body behind the head of an encoding.
+func repack(text, plain []byte) []byte {
+	head, _, err := parts(text)
+	if err != nil {
+		panic(err)
+	}
+	return pack(head, plain)
 }
 
 // decodable decodes anything: the result is an error or facts whose indexes
@@ -225,10 +234,20 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, plain []byte) {
 		decodable(t, plain)
-		text := pack(plain)
+		text := repack(Encode(sample()), plain)
 		decodable(t, text)
 		if g, err := Decode(text); err == nil {
 			roundTrip(t, g)
+		}
+	})
+}
+
+func FuzzDecodeHeader(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(encodeHeader(sample()))
+	f.Fuzz(func(t *testing.T, head []byte) {
+		if _, err := DecodeHeader(pack(head, nil)); err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Error(err)
 		}
 	})
 }
@@ -241,7 +260,7 @@ func FuzzDecodeSites(f *testing.F) {
 	}
 	f.Add(plain)
 	f.Fuzz(func(t *testing.T, plain []byte) {
-		m, err := DecodeSites(pack(plain))
+		m, err := DecodeSites(pack(nil, plain))
 		if err != nil {
 			if !errors.Is(err, ErrCorrupt) {
 				t.Error(err)

@@ -15,29 +15,47 @@ const (
 	maxStrings = 256 << 20
 )
 
-// pack compresses an encoding behind the version.
-func pack(plain []byte) []byte {
+// pack puts the version, the head as it is, and the compressed body together.
+func pack(head, body []byte) []byte {
 	out := binary.AppendUvarint(nil, Version)
+	out = binary.AppendUvarint(out, uint64(len(head)))
+	out = append(out, head...)
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(1<<20))
 	if err != nil {
 		panic(err) // the options are constant
 	}
 	defer e.Close()
-	return e.EncodeAll(plain, out)
+	return e.EncodeAll(body, out)
 }
 
-// unpack reads what pack wrote; ErrCorrupt for anything else.
-func unpack(data []byte) ([]byte, error) {
+// parts takes apart what pack wrote; ErrCorrupt for anything else. The body is
+// still compressed.
+func parts(data []byte) (head, body []byte, err error) {
 	v, n := binary.Uvarint(data)
 	if n <= 0 || v != Version {
-		return nil, fmt.Errorf("%w: version %d", ErrCorrupt, v)
+		return nil, nil, fmt.Errorf("%w: version %d", ErrCorrupt, v)
+	}
+	data = data[n:]
+	size, n := binary.Uvarint(data)
+	if n <= 0 || size > uint64(len(data)-n) {
+		return nil, nil, ErrCorrupt
+	}
+	data = data[n:]
+	return data[:size], data[size:], nil
+}
+
+// unpack returns the body of what pack wrote; ErrCorrupt for anything else.
+func unpack(data []byte) ([]byte, error) {
+	_, body, err := parts(data)
+	if err != nil {
+		return nil, err
 	}
 	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxPlain))
 	if err != nil {
 		panic(err) // the options are constant
 	}
 	defer d.Close()
-	plain, err := d.DecodeAll(data[n:], nil)
+	plain, err := d.DecodeAll(body, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}

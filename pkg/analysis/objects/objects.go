@@ -4,7 +4,6 @@ package objects
 
 import (
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -23,23 +22,13 @@ type Cache interface {
 	Put(ctx context.Context, key string, facts []byte) error
 }
 
-// Header is what the loader needs to know of an object, before its code is
-// looked at.
-type Header struct {
-	Machine                        elf.Machine
-	Class                          elf.Class
-	Interp, Soname, RPath, RunPath string
-	Needed                         []string
-	NoDefLib                       bool
-}
-
 // Object is one ELF file of a root. It is safe for concurrent use.
 type Object struct {
 	Path   string // canonical, inside the root
 	SHA256 string // hex
 	Size   int64  // bytes
-	Cached bool   // its facts came from the cache
-	Header Header
+	Cached bool   // its facts come from the cache
+	Header facts.Header
 
 	set   *Set
 	done  chan struct{} // closed when facts and err are set
@@ -148,11 +137,13 @@ func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
 		return nil, fmt.Errorf("digest %s: %w", e.Path, err)
 	}
 	o := &Object{Path: e.Path, SHA256: sum, Size: e.Size, set: s, done: make(chan struct{})}
-	if f := s.cached(ctx, sum); f != nil {
-		o.facts, o.Cached, o.Header = f, true, headerOf(f)
-		close(o.done)
-		s.count(1, 1)
-		return o, nil
+	if data := s.cached(ctx, sum); data != nil {
+		if h, err := facts.DecodeHeader(data); err == nil {
+			o.Cached, o.Header = true, h
+			s.count(0, 1)
+			s.wait.Go(func() { s.decode(ctx, o, data) })
+			return o, nil
+		}
 	}
 	// No more objects are read than are analysed at once: they would wait in
 	// memory.
@@ -164,7 +155,7 @@ func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
 		s.slots.Release(1)
 		return nil, err
 	}
-	o.Header = Header{
+	o.Header = facts.Header{
 		Machine: file.Machine, Class: file.Class, Interp: file.Interp, Soname: file.Soname, RPath: file.RPath,
 		RunPath: file.RunPath, Needed: file.Needed, NoDefLib: file.Flags1&facts.FlagNoDefLib != 0,
 	}
@@ -222,19 +213,39 @@ func asked(f *facts.Facts) bool {
 	return false
 }
 
-func (s *Set) cached(ctx context.Context, sum string) *facts.Facts {
+// cached returns the encoded facts of an object, nil when there are none.
+func (s *Set) cached(ctx context.Context, sum string) []byte {
 	if s.cache == nil {
 		return nil
 	}
 	data, err := s.cache.Get(ctx, key(sum))
-	if err != nil || data == nil {
-		return nil
-	}
-	f, err := facts.Decode(data)
 	if err != nil {
 		return nil
 	}
-	return f
+	return data
+}
+
+// decode reads facts that were cached; they are found anew when they turn out
+// to be corrupt.
+func (s *Set) decode(ctx context.Context, o *Object, data []byte) {
+	f, err := facts.Decode(data)
+	if err == nil {
+		o.facts = f
+		close(o.done)
+		s.count(1, 0)
+		return
+	}
+	if err = s.slots.Acquire(ctx, 1); err == nil {
+		var file *object.File
+		if file, err = s.parse(ctx, o.Path); err == nil {
+			s.extract(ctx, o, file)
+			return
+		}
+		s.slots.Release(1)
+	}
+	o.err = err
+	close(o.done)
+	s.count(1, 0)
 }
 
 func key(sum string) string { return fmt.Sprintf("%s.f%d", sum, facts.Version) }
@@ -257,10 +268,6 @@ func (s *Set) parse(ctx context.Context, path string) (*object.File, error) {
 		return nil, fmt.Errorf("parse %s: %w", path, err)
 	}
 	return file, nil
-}
-
-func headerOf(f *facts.Facts) Header {
-	return Header{f.Machine, f.Class, f.Interp, f.Soname, f.RPath, f.RunPath, f.Needed, f.NoDefLib}
 }
 
 func (s *Set) count(done, total int) {
