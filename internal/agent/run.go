@@ -44,8 +44,9 @@ type run struct {
 	first *observed
 }
 
-// start begins a run; it answers with RunError when it cannot.
-func (a *Agent) start(id string, spec *confinev1.RunSpec, client confinev1.AgentServiceClient, g *errgroup.Group) {
+// start begins a run with its first job; it answers with RunError when it
+// cannot.
+func (a *Agent) start(id string, spec *confinev1.RunSpec, client confinev1.AgentServiceClient, g *errgroup.Group, job func(*run, context.Context)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, ok := a.runs[id]; ok || a.stopping {
@@ -61,7 +62,7 @@ func (a *Agent) start(id string, spec *confinev1.RunSpec, client confinev1.Agent
 	if full {
 		r.fail(fault.New(codes.ResourceExhausted, "node %s holds %d runs already; try again when some have ended", a.cfg.Node, maxRuns))
 	} else {
-		r.do(r.observe)
+		r.do(func(ctx context.Context) { job(r, ctx) })
 	}
 	g.Go(func() error { r.life(); return nil })
 }

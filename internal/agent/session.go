@@ -159,7 +159,11 @@ func (a *Agent) hello(ctx context.Context) *confinev1.Hello {
 func (a *Agent) command(ctx context.Context, m *confinev1.ConnectResponse, client confinev1.AgentServiceClient, g *errgroup.Group) {
 	id := m.GetRunId()
 	if start := m.GetStartRun(); start != nil {
-		a.start(id, start.GetSpec(), client, g)
+		a.start(id, start.GetSpec(), client, g, (*run).observe)
+		return
+	}
+	if start := m.GetStartStress(); start != nil {
+		a.start(id, stressSpec(start.GetSpec()), client, g, func(r *run, ctx context.Context) { r.stress(ctx, start.GetSpec()) })
 		return
 	}
 	if id == "" {

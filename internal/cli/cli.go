@@ -125,7 +125,7 @@ Exit codes: 0 done and proven, 1 failed, 2 usage, 3 made but incomplete or not p
 	flags.StringVar(&a.certDir, "cert-dir", "", "folder of the certificate made by 'confinectl login' (CONFINE_CERT_DIR)")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress on standard error")
 	root.AddCommand(
-		newProfile(a), newAnalyze(a), newNodes(a), newMonitors(a), newProfiles(a), newShow(a),
+		newProfile(a), newStress(a), newAnalyze(a), newNodes(a), newMonitors(a), newProfiles(a), newShow(a),
 		newExport(a), newExplain(a), newToken(a), newLogin(a), newVersion(a),
 	)
 	return root

@@ -60,6 +60,7 @@ func methodAccess() map[string]access {
 		confinev1.AgentService_Upload_FullMethodName:      agents,
 
 		confinev1.OperatorService_Profile_FullMethodName:         operators,
+		confinev1.OperatorService_Stress_FullMethodName:          operators,
 		confinev1.OperatorService_ListNodes_FullMethodName:       readers,
 		confinev1.OperatorService_ListProfiles_FullMethodName:    readers,
 		confinev1.OperatorService_GetProfile_FullMethodName:      readers,

@@ -138,6 +138,7 @@ func TestRoles(t *testing.T) {
 		confinev1.AgentService_FindMissing_FullMethodName:                "agent",
 		confinev1.AgentService_Upload_FullMethodName:                     "agent",
 		confinev1.OperatorService_Profile_FullMethodName:                 "operator",
+		confinev1.OperatorService_Stress_FullMethodName:                  "operator",
 		confinev1.OperatorService_ListNodes_FullMethodName:               "operator reader",
 		confinev1.OperatorService_ListProfiles_FullMethodName:            "operator reader",
 		confinev1.OperatorService_GetProfile_FullMethodName:              "operator reader",

@@ -33,46 +33,51 @@ func (s *Server) Profile(req *confinev1.ProfileRequest, stream grpc.ServerStream
 		return errStopping
 	}
 	defer s.active.Done()
-	r, err := s.begin(stream.Context(), req)
+	r, err := s.newRun(stream.Context(), req.GetNode(), req.GetSpec())
 	if err != nil {
 		return err
 	}
+	result, err := follow(r, func() (*confinev1.Result, error) { return s.carryOut(stream.Context(), r) }, func(p *confinev1.Progress) error {
+		return stream.Send(&confinev1.ProfileResponse{Event: &confinev1.ProfileResponse_Progress{Progress: p}})
+	})
+	if err != nil {
+		return err
+	}
+	return stream.Send(&confinev1.ProfileResponse{Event: &confinev1.ProfileResponse_Result{Result: result}})
+}
+
+// follow shows the progress of a run while work carries it out. When it can't
+// be shown, the run has lost its reason.
+func follow[T any](r *run, work func() (T, error), show func(*confinev1.Progress) error) (T, error) {
 	type outcome struct {
-		result *confinev1.Result
-		err    error
+		value T
+		err   error
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		result, err := s.carryOut(stream.Context(), r)
-		done <- outcome{result, err}
+		v, err := work()
+		done <- outcome{v, err}
 	}()
 	var broken error // the operator does not listen any more
+	say := func(p *confinev1.Progress) {
+		if broken != nil {
+			return
+		}
+		if broken = show(p); broken != nil {
+			r.fail(status.Error(codes.Canceled, "the operator went away"))
+		}
+	}
 	for {
 		select {
 		case p := <-r.news:
-			broken = s.show(stream, p, broken, r)
+			say(p)
 		case o := <-done:
 			for len(r.news) > 0 {
-				broken = s.show(stream, <-r.news, broken, r)
+				say(<-r.news)
 			}
-			if o.err != nil {
-				return o.err
-			}
-			return stream.Send(&confinev1.ProfileResponse{Event: &confinev1.ProfileResponse_Result{Result: o.result}})
+			return o.value, o.err
 		}
 	}
-}
-
-// show sends progress; when it can't, the run has lost its reason.
-func (s *Server) show(stream grpc.ServerStreamingServer[confinev1.ProfileResponse], p *confinev1.Progress, broken error, r *run) error {
-	if broken != nil {
-		return broken
-	}
-	err := stream.Send(&confinev1.ProfileResponse{Event: &confinev1.ProfileResponse_Progress{Progress: p}})
-	if err != nil {
-		r.fail(status.Error(codes.Canceled, "the operator went away"))
-	}
-	return err
 }
 
 // enter counts a run, unless the server is stopping.
@@ -86,21 +91,27 @@ func (s *Server) enter() bool {
 	return true
 }
 
-// begin finds the node and starts the run there.
-func (s *Server) begin(ctx context.Context, req *confinev1.ProfileRequest) (*run, error) {
-	name, err := s.chooseNode(ctx, req.GetNode())
-	if err != nil {
-		return nil, err
-	}
-	r, err := newRun(ctx, s, req.GetSpec())
+// newRun finds the node and begins a run there.
+func (s *Server) newRun(ctx context.Context, node string, spec *confinev1.RunSpec) (*run, error) {
+	r, err := newRun(ctx, s, spec)
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
+	return r, s.begin(ctx, node, r)
+}
+
+// begin finds the node and gives it the run.
+func (s *Server) begin(ctx context.Context, node string, r *run) error {
+	name, err := s.chooseNode(ctx, node)
+	if err != nil {
+		r.fail(context.Canceled)
+		return err
+	}
 	if !s.agents.begin(name, r) {
 		r.fail(context.Canceled)
-		return nil, status.Errorf(codes.FailedPrecondition, "node %s is not connected; start its agent ('systemctl start confine-agent' there)", name)
+		return status.Errorf(codes.FailedPrecondition, "node %s is not connected; start its agent ('systemctl start confine-agent' there)", name)
 	}
-	return r, nil
+	return nil
 }
 
 // chooseNode finds the node that the operator means.
@@ -155,8 +166,8 @@ func checkSpec(spec *confinev1.RunSpec) error {
 	case image != "" && container != "":
 		return bad("an image and a container exclude each other")
 	case image != "":
-		if _, err := reference.ParseDockerRef(image); err != nil {
-			return bad("image %q: %v", clean(image, 128), err)
+		if err := checkImage(image); err != nil {
+			return err
 		}
 	}
 	for what, d := range map[string]interface{ AsDuration() time.Duration }{"timeout": spec.GetTimeout(), "quiet period": spec.GetQuiet()} {
@@ -175,6 +186,13 @@ func checkSpec(spec *confinev1.RunSpec) error {
 		if !canonical(p) {
 			return bad("file to load %q: give an absolute path inside the container", clean(p, 128))
 		}
+	}
+	return nil
+}
+
+func checkImage(image string) error {
+	if _, err := reference.ParseDockerRef(image); err != nil {
+		return status.Errorf(codes.InvalidArgument, "image %q: %v", clean(image, 128), err)
 	}
 	return nil
 }

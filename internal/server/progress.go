@@ -16,10 +16,11 @@ const (
 	stageUpload  = "upload"
 	stageAnalyse = "analyse"
 	stageProve   = "prove"
+	stageRounds  = "rounds" // of a stress test
 )
 
 func stageNames() []string {
-	return []string{stageImage, stageRun, stageSettle, stageUpload, stageAnalyse, stageProve}
+	return []string{stageImage, stageRun, stageSettle, stageUpload, stageAnalyse, stageProve, stageRounds}
 }
 
 // say tells those who watch, and keeps the time of each stage. It never

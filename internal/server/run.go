@@ -69,6 +69,9 @@ type run struct {
 	news        chan *confinev1.Progress    // what an operator watches
 	ended       chan struct{}               // the node has removed the run
 	fetches     singleflight.Group          // by digest
+	// rounds and stressed are of a stress test alone.
+	rounds   chan *confinev1.StressRound // as many as were asked for
+	stressed chan *confinev1.StressDone  // one
 
 	mu        sync.Mutex
 	replies   map[string]chan *confinev1.ConnectRequest // by request id
@@ -160,6 +163,10 @@ func (r *run) deliver(m *confinev1.ConnectRequest) {
 		r.reply(v.LookupReply.GetRequestId(), m)
 	case *confinev1.ConnectRequest_UploadReply:
 		r.reply(v.UploadReply.GetRequestId(), m)
+	case *confinev1.ConnectRequest_StressRound:
+		offer(r.rounds, v.StressRound)
+	case *confinev1.ConnectRequest_StressDone:
+		offer(r.stressed, v.StressDone)
 	case *confinev1.ConnectRequest_RunError:
 		r.fail(runError(r.node.name, v.RunError))
 	case *confinev1.ConnectRequest_RunEnded:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -61,6 +62,7 @@ type Container struct {
 	Output *Tail
 
 	runner    *Runner
+	runID     string
 	task      containerd.Task
 	container containerd.Container
 	namespace string
@@ -80,7 +82,7 @@ func (r *Runner) Create(ctx context.Context, spec Spec) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Container{ID: prefix + spec.RunID + spec.Suffix, runner: r, namespace: spec.Namespace, Output: NewTail(), exited: make(chan struct{}), pidfd: -1}
+	c := &Container{ID: prefix + spec.RunID + spec.Suffix, runner: r, runID: spec.RunID, namespace: spec.Namespace, Output: NewTail(), exited: make(chan struct{}), pidfd: -1}
 	specOpts, err := r.specOpts(spec)
 	if err != nil {
 		return nil, err
@@ -271,13 +273,27 @@ func (c *Container) Exited() <-chan struct{} { return c.exited }
 // Exit may be called after Exited is closed.
 func (c *Container) Exit() Exit { return c.exit }
 
-// Exec runs a command inside the container and returns its exit code.
+// Exec runs a command inside the container, as the container's user, and
+// returns its exit code.
 func (c *Container) Exec(ctx context.Context, name string, args []string) (uint32, error) {
-	ctx = c.runner.namespace(ctx, c.namespace)
 	proc := *c.Spec.Process
 	proc.Args = args
+	return c.exec(ctx, name, &proc, cio.NullIO)
+}
+
+// ExecAsRoot runs a command inside the container as root and returns its exit
+// code when all of its standard output has been written to out.
+func (c *Container) ExecAsRoot(ctx context.Context, name string, args []string, out io.Writer) (uint32, error) {
+	proc := *c.Spec.Process
+	proc.Args, proc.Cwd, proc.User = args, "/", specs.User{}
+	dir := filepath.Join(c.runner.runDir(c.runID), "fifo")
+	return c.exec(ctx, name, &proc, cio.NewCreator(cio.WithStreams(nil, out, io.Discard), cio.WithFIFODir(dir)))
+}
+
+func (c *Container) exec(ctx context.Context, name string, proc *specs.Process, streams cio.Creator) (uint32, error) {
+	ctx = c.runner.namespace(ctx, c.namespace)
 	proc.Terminal = false
-	p, err := c.task.Exec(ctx, name, &proc, cio.NullIO)
+	p, err := c.task.Exec(ctx, name, proc, streams)
 	if err != nil {
 		return 0, c.runner.daemon(fmt.Errorf("exec in container %s: %w", c.ID, err))
 	}
@@ -296,9 +312,21 @@ func (c *Container) Exec(ctx context.Context, name string, args []string) (uint3
 	}
 	select {
 	case s := <-wait:
+		readAll(p)
 		return s.ExitCode(), s.Error()
 	case <-ctx.Done():
 		return 0, ctx.Err()
+	}
+}
+
+// readAll returns when everything that a process wrote has been read, unless
+// it left others behind that hold its output open.
+func readAll(p containerd.Process) {
+	read := make(chan struct{})
+	go func() { p.IO().Wait(); close(read) }()
+	select {
+	case <-read:
+	case <-time.After(2 * time.Second):
 	}
 }
 

@@ -51,6 +51,12 @@ func (r *Runner) Remove(ctx context.Context, namespace, runID string) error {
 	return nil
 }
 
+// Remove deletes one container of a run, with its task and its snapshot, while
+// the run goes on.
+func (c *Container) Remove(ctx context.Context) error {
+	return c.runner.daemon(c.runner.removeContainer(c.runner.namespace(ctx, c.namespace), c.container))
+}
+
 func (r *Runner) removeContainer(ctx context.Context, c containerd.Container) error {
 	task, err := c.Task(ctx, nil)
 	switch {

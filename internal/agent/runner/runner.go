@@ -143,6 +143,18 @@ func checkID(runID string) error {
 	return nil
 }
 
+// Folder makes a folder of a run that goes away with it, and returns its path.
+func (r *Runner) Folder(runID, name string) (string, error) {
+	if err := checkID(runID); err != nil {
+		return "", err
+	}
+	dir := filepath.Join(r.runDir(runID), name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("create folder of the run: %w", err)
+	}
+	return dir, nil
+}
+
 func (r *Runner) writeRunFile(runID, name, content string) (string, error) {
 	dir := r.runDir(runID)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

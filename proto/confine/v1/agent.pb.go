@@ -351,6 +351,8 @@ type ConnectRequest struct {
 	//	*ConnectRequest_RunError
 	//	*ConnectRequest_UploadReply
 	//	*ConnectRequest_RunEnded
+	//	*ConnectRequest_StressRound
+	//	*ConnectRequest_StressDone
 	Message       isConnectRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -479,6 +481,24 @@ func (x *ConnectRequest) GetRunEnded() *RunEnded {
 	return nil
 }
 
+func (x *ConnectRequest) GetStressRound() *StressRound {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_StressRound); ok {
+			return x.StressRound
+		}
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetStressDone() *StressDone {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_StressDone); ok {
+			return x.StressDone
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Message interface {
 	isConnectRequest_Message()
 }
@@ -516,6 +536,16 @@ type ConnectRequest_RunEnded struct {
 	RunEnded *RunEnded `protobuf:"bytes,10,opt,name=run_ended,json=runEnded,proto3,oneof"`
 }
 
+type ConnectRequest_StressRound struct {
+	// One round of a stress test.
+	StressRound *StressRound `protobuf:"bytes,11,opt,name=stress_round,json=stressRound,proto3,oneof"`
+}
+
+type ConnectRequest_StressDone struct {
+	// The last round of a stress test was said.
+	StressDone *StressDone `protobuf:"bytes,12,opt,name=stress_done,json=stressDone,proto3,oneof"`
+}
+
 func (*ConnectRequest_Hello) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Progress) isConnectRequest_Message() {}
@@ -532,6 +562,10 @@ func (*ConnectRequest_UploadReply) isConnectRequest_Message() {}
 
 func (*ConnectRequest_RunEnded) isConnectRequest_Message() {}
 
+func (*ConnectRequest_StressRound) isConnectRequest_Message() {}
+
+func (*ConnectRequest_StressDone) isConnectRequest_Message() {}
+
 // ConnectResponse is what the server says.
 type ConnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -546,6 +580,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Upload
 	//	*ConnectResponse_Prove
 	//	*ConnectResponse_EndRun
+	//	*ConnectResponse_StartStress
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -656,6 +691,15 @@ func (x *ConnectResponse) GetEndRun() *EndRun {
 	return nil
 }
 
+func (x *ConnectResponse) GetStartStress() *StartStress {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_StartStress); ok {
+			return x.StartStress
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -686,6 +730,11 @@ type ConnectResponse_EndRun struct {
 	EndRun *EndRun `protobuf:"bytes,8,opt,name=end_run,json=endRun,proto3,oneof"`
 }
 
+type ConnectResponse_StartStress struct {
+	// Begins a stress test; its rounds are one run.
+	StartStress *StartStress `protobuf:"bytes,9,opt,name=start_stress,json=startStress,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Message() {}
 
 func (*ConnectResponse_StartRun) isConnectResponse_Message() {}
@@ -697,6 +746,8 @@ func (*ConnectResponse_Upload) isConnectResponse_Message() {}
 func (*ConnectResponse_Prove) isConnectResponse_Message() {}
 
 func (*ConnectResponse_EndRun) isConnectResponse_Message() {}
+
+func (*ConnectResponse_StartStress) isConnectResponse_Message() {}
 
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -848,6 +899,129 @@ func (x *StartRun) GetSpec() *RunSpec {
 	return nil
 }
 
+type StartStress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *StressSpec            `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartStress) Reset() {
+	*x = StartStress{}
+	mi := &file_confine_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartStress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartStress) ProtoMessage() {}
+
+func (x *StartStress) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartStress.ProtoReflect.Descriptor instead.
+func (*StartStress) Descriptor() ([]byte, []int) {
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *StartStress) GetSpec() *StressSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+// StressDone says what all rounds have in common.
+type StressDone struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Normalised reference of the image.
+	Image          string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	Digest         string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Monitor        string `protobuf:"bytes,3,opt,name=monitor,proto3" json:"monitor,omitempty"`
+	MonitorVersion string `protobuf:"bytes,4,opt,name=monitor_version,json=monitorVersion,proto3" json:"monitor_version,omitempty"`
+	// What the test can't tell with this monitor, one sentence each.
+	Limits        []string `protobuf:"bytes,5,rep,name=limits,proto3" json:"limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StressDone) Reset() {
+	*x = StressDone{}
+	mi := &file_confine_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StressDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StressDone) ProtoMessage() {}
+
+func (x *StressDone) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StressDone.ProtoReflect.Descriptor instead.
+func (*StressDone) Descriptor() ([]byte, []int) {
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *StressDone) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *StressDone) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *StressDone) GetMonitor() string {
+	if x != nil {
+		return x.Monitor
+	}
+	return ""
+}
+
+func (x *StressDone) GetMonitorVersion() string {
+	if x != nil {
+		return x.MonitorVersion
+	}
+	return ""
+}
+
+func (x *StressDone) GetLimits() []string {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
 // LookupCommand asks about paths inside the run's root.
 type LookupCommand struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -859,7 +1033,7 @@ type LookupCommand struct {
 
 func (x *LookupCommand) Reset() {
 	*x = LookupCommand{}
-	mi := &file_confine_v1_agent_proto_msgTypes[11]
+	mi := &file_confine_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1045,7 @@ func (x *LookupCommand) String() string {
 func (*LookupCommand) ProtoMessage() {}
 
 func (x *LookupCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[11]
+	mi := &file_confine_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1058,7 @@ func (x *LookupCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupCommand.ProtoReflect.Descriptor instead.
 func (*LookupCommand) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LookupCommand) GetRequestId() string {
@@ -911,7 +1085,7 @@ type LookupReply struct {
 
 func (x *LookupReply) Reset() {
 	*x = LookupReply{}
-	mi := &file_confine_v1_agent_proto_msgTypes[12]
+	mi := &file_confine_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1097,7 @@ func (x *LookupReply) String() string {
 func (*LookupReply) ProtoMessage() {}
 
 func (x *LookupReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[12]
+	mi := &file_confine_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1110,7 @@ func (x *LookupReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupReply.ProtoReflect.Descriptor instead.
 func (*LookupReply) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LookupReply) GetRequestId() string {
@@ -964,7 +1138,7 @@ type UploadCommand struct {
 
 func (x *UploadCommand) Reset() {
 	*x = UploadCommand{}
-	mi := &file_confine_v1_agent_proto_msgTypes[13]
+	mi := &file_confine_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1150,7 @@ func (x *UploadCommand) String() string {
 func (*UploadCommand) ProtoMessage() {}
 
 func (x *UploadCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[13]
+	mi := &file_confine_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1163,7 @@ func (x *UploadCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadCommand.ProtoReflect.Descriptor instead.
 func (*UploadCommand) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UploadCommand) GetRequestId() string {
@@ -1019,7 +1193,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_confine_v1_agent_proto_msgTypes[14]
+	mi := &file_confine_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1205,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[14]
+	mi := &file_confine_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1218,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ObjectRef) GetPath() string {
@@ -1081,7 +1255,7 @@ type UploadReply struct {
 
 func (x *UploadReply) Reset() {
 	*x = UploadReply{}
-	mi := &file_confine_v1_agent_proto_msgTypes[15]
+	mi := &file_confine_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1267,7 @@ func (x *UploadReply) String() string {
 func (*UploadReply) ProtoMessage() {}
 
 func (x *UploadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[15]
+	mi := &file_confine_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1280,7 @@ func (x *UploadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadReply.ProtoReflect.Descriptor instead.
 func (*UploadReply) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UploadReply) GetRequestId() string {
@@ -1150,7 +1324,7 @@ type ProveCommand struct {
 
 func (x *ProveCommand) Reset() {
 	*x = ProveCommand{}
-	mi := &file_confine_v1_agent_proto_msgTypes[16]
+	mi := &file_confine_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1336,7 @@ func (x *ProveCommand) String() string {
 func (*ProveCommand) ProtoMessage() {}
 
 func (x *ProveCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[16]
+	mi := &file_confine_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1349,7 @@ func (x *ProveCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveCommand.ProtoReflect.Descriptor instead.
 func (*ProveCommand) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProveCommand) GetProfile() *structpb.Struct {
@@ -1201,7 +1375,7 @@ type EndRun struct {
 
 func (x *EndRun) Reset() {
 	*x = EndRun{}
-	mi := &file_confine_v1_agent_proto_msgTypes[17]
+	mi := &file_confine_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1387,7 @@ func (x *EndRun) String() string {
 func (*EndRun) ProtoMessage() {}
 
 func (x *EndRun) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[17]
+	mi := &file_confine_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1400,7 @@ func (x *EndRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRun.ProtoReflect.Descriptor instead.
 func (*EndRun) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EndRun) GetReason() string {
@@ -1246,7 +1420,7 @@ type RunEnded struct {
 
 func (x *RunEnded) Reset() {
 	*x = RunEnded{}
-	mi := &file_confine_v1_agent_proto_msgTypes[18]
+	mi := &file_confine_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1432,7 @@ func (x *RunEnded) String() string {
 func (*RunEnded) ProtoMessage() {}
 
 func (x *RunEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[18]
+	mi := &file_confine_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1445,7 @@ func (x *RunEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnded.ProtoReflect.Descriptor instead.
 func (*RunEnded) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RunEnded) GetLeftovers() []string {
@@ -1294,7 +1468,7 @@ type RunError struct {
 
 func (x *RunError) Reset() {
 	*x = RunError{}
-	mi := &file_confine_v1_agent_proto_msgTypes[19]
+	mi := &file_confine_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1480,7 @@ func (x *RunError) String() string {
 func (*RunError) ProtoMessage() {}
 
 func (x *RunError) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[19]
+	mi := &file_confine_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1493,7 @@ func (x *RunError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunError.ProtoReflect.Descriptor instead.
 func (*RunError) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RunError) GetCode() uint32 {
@@ -1352,7 +1526,7 @@ type FindMissingRequest struct {
 
 func (x *FindMissingRequest) Reset() {
 	*x = FindMissingRequest{}
-	mi := &file_confine_v1_agent_proto_msgTypes[20]
+	mi := &file_confine_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1538,7 @@ func (x *FindMissingRequest) String() string {
 func (*FindMissingRequest) ProtoMessage() {}
 
 func (x *FindMissingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[20]
+	mi := &file_confine_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1551,7 @@ func (x *FindMissingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindMissingRequest.ProtoReflect.Descriptor instead.
 func (*FindMissingRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FindMissingRequest) GetObjects() []*ObjectRef {
@@ -1396,7 +1570,7 @@ type FindMissingResponse struct {
 
 func (x *FindMissingResponse) Reset() {
 	*x = FindMissingResponse{}
-	mi := &file_confine_v1_agent_proto_msgTypes[21]
+	mi := &file_confine_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1582,7 @@ func (x *FindMissingResponse) String() string {
 func (*FindMissingResponse) ProtoMessage() {}
 
 func (x *FindMissingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[21]
+	mi := &file_confine_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1595,7 @@ func (x *FindMissingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindMissingResponse.ProtoReflect.Descriptor instead.
 func (*FindMissingResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FindMissingResponse) GetMissing() []*MissingObject {
@@ -1443,7 +1617,7 @@ type MissingObject struct {
 
 func (x *MissingObject) Reset() {
 	*x = MissingObject{}
-	mi := &file_confine_v1_agent_proto_msgTypes[22]
+	mi := &file_confine_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1629,7 @@ func (x *MissingObject) String() string {
 func (*MissingObject) ProtoMessage() {}
 
 func (x *MissingObject) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[22]
+	mi := &file_confine_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1642,7 @@ func (x *MissingObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingObject.ProtoReflect.Descriptor instead.
 func (*MissingObject) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MissingObject) GetSha256() string {
@@ -1499,7 +1673,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_confine_v1_agent_proto_msgTypes[23]
+	mi := &file_confine_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1685,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[23]
+	mi := &file_confine_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1698,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UploadRequest) GetObject() *ObjectRef {
@@ -1558,7 +1732,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_confine_v1_agent_proto_msgTypes[24]
+	mi := &file_confine_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1744,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[24]
+	mi := &file_confine_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1757,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UploadResponse) GetSha256() string {
@@ -1616,7 +1790,7 @@ type Hello_Node struct {
 
 func (x *Hello_Node) Reset() {
 	*x = Hello_Node{}
-	mi := &file_confine_v1_agent_proto_msgTypes[25]
+	mi := &file_confine_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1802,7 @@ func (x *Hello_Node) String() string {
 func (*Hello_Node) ProtoMessage() {}
 
 func (x *Hello_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[25]
+	mi := &file_confine_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1872,7 @@ var File_confine_v1_agent_proto protoreflect.FileDescriptor
 const file_confine_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x16confine/v1/agent.proto\x12\n" +
-	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x1cgoogle/protobuf/struct.proto\"D\n" +
+	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x17confine/v1/stress.proto\x1a\x1cgoogle/protobuf/struct.proto\"D\n" +
 	"\x13FetchCaptureRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\"*\n" +
@@ -1715,7 +1889,7 @@ const file_confine_v1_agent_proto_rawDesc = "" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"A\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xf1\x03\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xea\x04\n" +
 	"\x0eConnectRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x15\n" +
 	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12)\n" +
@@ -1727,8 +1901,11 @@ const file_confine_v1_agent_proto_rawDesc = "" +
 	"\trun_error\x18\b \x01(\v2\x14.confine.v1.RunErrorH\x00R\brunError\x12<\n" +
 	"\fupload_reply\x18\t \x01(\v2\x17.confine.v1.UploadReplyH\x00R\vuploadReply\x123\n" +
 	"\trun_ended\x18\n" +
-	" \x01(\v2\x14.confine.v1.RunEndedH\x00R\brunEndedB\t\n" +
-	"\amessage\"\xf6\x02\n" +
+	" \x01(\v2\x14.confine.v1.RunEndedH\x00R\brunEnded\x12<\n" +
+	"\fstress_round\x18\v \x01(\v2\x17.confine.v1.StressRoundH\x00R\vstressRound\x129\n" +
+	"\vstress_done\x18\f \x01(\v2\x16.confine.v1.StressDoneH\x00R\n" +
+	"stressDoneB\t\n" +
+	"\amessage\"\xb4\x03\n" +
 	"\x0fConnectResponse\x12\x10\n" +
 	"\x03ack\x18\x01 \x01(\x04R\x03ack\x12\x15\n" +
 	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12/\n" +
@@ -1737,7 +1914,8 @@ const file_confine_v1_agent_proto_rawDesc = "" +
 	"\x06lookup\x18\x05 \x01(\v2\x19.confine.v1.LookupCommandH\x00R\x06lookup\x123\n" +
 	"\x06upload\x18\x06 \x01(\v2\x19.confine.v1.UploadCommandH\x00R\x06upload\x120\n" +
 	"\x05prove\x18\a \x01(\v2\x18.confine.v1.ProveCommandH\x00R\x05prove\x12-\n" +
-	"\aend_run\x18\b \x01(\v2\x12.confine.v1.EndRunH\x00R\x06endRunB\t\n" +
+	"\aend_run\x18\b \x01(\v2\x12.confine.v1.EndRunH\x00R\x06endRun\x12<\n" +
+	"\fstart_stress\x18\t \x01(\v2\x17.confine.v1.StartStressH\x00R\vstartStressB\t\n" +
 	"\amessage\"\xa7\x02\n" +
 	"\x05Hello\x12*\n" +
 	"\x04node\x18\x01 \x01(\v2\x16.confine.v1.Hello.NodeR\x04node\x12\x17\n" +
@@ -1756,7 +1934,16 @@ const file_confine_v1_agent_proto_rawDesc = "" +
 	"\aWelcome\x12%\n" +
 	"\x0eserver_version\x18\x01 \x01(\tR\rserverVersion\"3\n" +
 	"\bStartRun\x12'\n" +
-	"\x04spec\x18\x01 \x01(\v2\x13.confine.v1.RunSpecR\x04spec\"D\n" +
+	"\x04spec\x18\x01 \x01(\v2\x13.confine.v1.RunSpecR\x04spec\"9\n" +
+	"\vStartStress\x12*\n" +
+	"\x04spec\x18\x01 \x01(\v2\x16.confine.v1.StressSpecR\x04spec\"\x95\x01\n" +
+	"\n" +
+	"StressDone\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x18\n" +
+	"\amonitor\x18\x03 \x01(\tR\amonitor\x12'\n" +
+	"\x0fmonitor_version\x18\x04 \x01(\tR\x0emonitorVersion\x12\x16\n" +
+	"\x06limits\x18\x05 \x03(\tR\x06limits\"D\n" +
 	"\rLookupCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
@@ -1826,7 +2013,7 @@ func file_confine_v1_agent_proto_rawDescGZIP() []byte {
 	return file_confine_v1_agent_proto_rawDescData
 }
 
-var file_confine_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_confine_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_confine_v1_agent_proto_goTypes = []any{
 	(*FetchCaptureRequest)(nil),  // 0: confine.v1.FetchCaptureRequest
 	(*FetchCaptureResponse)(nil), // 1: confine.v1.FetchCaptureResponse
@@ -1839,70 +2026,78 @@ var file_confine_v1_agent_proto_goTypes = []any{
 	(*Hello)(nil),                // 8: confine.v1.Hello
 	(*Welcome)(nil),              // 9: confine.v1.Welcome
 	(*StartRun)(nil),             // 10: confine.v1.StartRun
-	(*LookupCommand)(nil),        // 11: confine.v1.LookupCommand
-	(*LookupReply)(nil),          // 12: confine.v1.LookupReply
-	(*UploadCommand)(nil),        // 13: confine.v1.UploadCommand
-	(*ObjectRef)(nil),            // 14: confine.v1.ObjectRef
-	(*UploadReply)(nil),          // 15: confine.v1.UploadReply
-	(*ProveCommand)(nil),         // 16: confine.v1.ProveCommand
-	(*EndRun)(nil),               // 17: confine.v1.EndRun
-	(*RunEnded)(nil),             // 18: confine.v1.RunEnded
-	(*RunError)(nil),             // 19: confine.v1.RunError
-	(*FindMissingRequest)(nil),   // 20: confine.v1.FindMissingRequest
-	(*FindMissingResponse)(nil),  // 21: confine.v1.FindMissingResponse
-	(*MissingObject)(nil),        // 22: confine.v1.MissingObject
-	(*UploadRequest)(nil),        // 23: confine.v1.UploadRequest
-	(*UploadResponse)(nil),       // 24: confine.v1.UploadResponse
-	(*Hello_Node)(nil),           // 25: confine.v1.Hello.Node
-	(*Progress)(nil),             // 26: confine.v1.Progress
-	(*Observation)(nil),          // 27: confine.v1.Observation
-	(*Proof)(nil),                // 28: confine.v1.Proof
-	(*RunSpec)(nil),              // 29: confine.v1.RunSpec
-	(*LookupEntry)(nil),          // 30: confine.v1.LookupEntry
-	(*Incomplete)(nil),           // 31: confine.v1.Incomplete
-	(*structpb.Struct)(nil),      // 32: google.protobuf.Struct
+	(*StartStress)(nil),          // 11: confine.v1.StartStress
+	(*StressDone)(nil),           // 12: confine.v1.StressDone
+	(*LookupCommand)(nil),        // 13: confine.v1.LookupCommand
+	(*LookupReply)(nil),          // 14: confine.v1.LookupReply
+	(*UploadCommand)(nil),        // 15: confine.v1.UploadCommand
+	(*ObjectRef)(nil),            // 16: confine.v1.ObjectRef
+	(*UploadReply)(nil),          // 17: confine.v1.UploadReply
+	(*ProveCommand)(nil),         // 18: confine.v1.ProveCommand
+	(*EndRun)(nil),               // 19: confine.v1.EndRun
+	(*RunEnded)(nil),             // 20: confine.v1.RunEnded
+	(*RunError)(nil),             // 21: confine.v1.RunError
+	(*FindMissingRequest)(nil),   // 22: confine.v1.FindMissingRequest
+	(*FindMissingResponse)(nil),  // 23: confine.v1.FindMissingResponse
+	(*MissingObject)(nil),        // 24: confine.v1.MissingObject
+	(*UploadRequest)(nil),        // 25: confine.v1.UploadRequest
+	(*UploadResponse)(nil),       // 26: confine.v1.UploadResponse
+	(*Hello_Node)(nil),           // 27: confine.v1.Hello.Node
+	(*Progress)(nil),             // 28: confine.v1.Progress
+	(*Observation)(nil),          // 29: confine.v1.Observation
+	(*Proof)(nil),                // 30: confine.v1.Proof
+	(*StressRound)(nil),          // 31: confine.v1.StressRound
+	(*RunSpec)(nil),              // 32: confine.v1.RunSpec
+	(*StressSpec)(nil),           // 33: confine.v1.StressSpec
+	(*LookupEntry)(nil),          // 34: confine.v1.LookupEntry
+	(*Incomplete)(nil),           // 35: confine.v1.Incomplete
+	(*structpb.Struct)(nil),      // 36: google.protobuf.Struct
 }
 var file_confine_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: confine.v1.ConnectRequest.hello:type_name -> confine.v1.Hello
-	26, // 1: confine.v1.ConnectRequest.progress:type_name -> confine.v1.Progress
-	27, // 2: confine.v1.ConnectRequest.observation:type_name -> confine.v1.Observation
-	12, // 3: confine.v1.ConnectRequest.lookup_reply:type_name -> confine.v1.LookupReply
-	28, // 4: confine.v1.ConnectRequest.proof:type_name -> confine.v1.Proof
-	19, // 5: confine.v1.ConnectRequest.run_error:type_name -> confine.v1.RunError
-	15, // 6: confine.v1.ConnectRequest.upload_reply:type_name -> confine.v1.UploadReply
-	18, // 7: confine.v1.ConnectRequest.run_ended:type_name -> confine.v1.RunEnded
-	9,  // 8: confine.v1.ConnectResponse.welcome:type_name -> confine.v1.Welcome
-	10, // 9: confine.v1.ConnectResponse.start_run:type_name -> confine.v1.StartRun
-	11, // 10: confine.v1.ConnectResponse.lookup:type_name -> confine.v1.LookupCommand
-	13, // 11: confine.v1.ConnectResponse.upload:type_name -> confine.v1.UploadCommand
-	16, // 12: confine.v1.ConnectResponse.prove:type_name -> confine.v1.ProveCommand
-	17, // 13: confine.v1.ConnectResponse.end_run:type_name -> confine.v1.EndRun
-	25, // 14: confine.v1.Hello.node:type_name -> confine.v1.Hello.Node
-	29, // 15: confine.v1.StartRun.spec:type_name -> confine.v1.RunSpec
-	30, // 16: confine.v1.LookupReply.entries:type_name -> confine.v1.LookupEntry
-	14, // 17: confine.v1.UploadCommand.objects:type_name -> confine.v1.ObjectRef
-	31, // 18: confine.v1.UploadReply.failed:type_name -> confine.v1.Incomplete
-	32, // 19: confine.v1.ProveCommand.profile:type_name -> google.protobuf.Struct
-	14, // 20: confine.v1.FindMissingRequest.objects:type_name -> confine.v1.ObjectRef
-	22, // 21: confine.v1.FindMissingResponse.missing:type_name -> confine.v1.MissingObject
-	14, // 22: confine.v1.UploadRequest.object:type_name -> confine.v1.ObjectRef
-	2,  // 23: confine.v1.EnrollService.Enroll:input_type -> confine.v1.EnrollRequest
-	4,  // 24: confine.v1.AgentService.Renew:input_type -> confine.v1.RenewRequest
-	6,  // 25: confine.v1.AgentService.Connect:input_type -> confine.v1.ConnectRequest
-	20, // 26: confine.v1.AgentService.FindMissing:input_type -> confine.v1.FindMissingRequest
-	23, // 27: confine.v1.AgentService.Upload:input_type -> confine.v1.UploadRequest
-	0,  // 28: confine.v1.AgentService.FetchCapture:input_type -> confine.v1.FetchCaptureRequest
-	3,  // 29: confine.v1.EnrollService.Enroll:output_type -> confine.v1.EnrollResponse
-	5,  // 30: confine.v1.AgentService.Renew:output_type -> confine.v1.RenewResponse
-	7,  // 31: confine.v1.AgentService.Connect:output_type -> confine.v1.ConnectResponse
-	21, // 32: confine.v1.AgentService.FindMissing:output_type -> confine.v1.FindMissingResponse
-	24, // 33: confine.v1.AgentService.Upload:output_type -> confine.v1.UploadResponse
-	1,  // 34: confine.v1.AgentService.FetchCapture:output_type -> confine.v1.FetchCaptureResponse
-	29, // [29:35] is the sub-list for method output_type
-	23, // [23:29] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	28, // 1: confine.v1.ConnectRequest.progress:type_name -> confine.v1.Progress
+	29, // 2: confine.v1.ConnectRequest.observation:type_name -> confine.v1.Observation
+	14, // 3: confine.v1.ConnectRequest.lookup_reply:type_name -> confine.v1.LookupReply
+	30, // 4: confine.v1.ConnectRequest.proof:type_name -> confine.v1.Proof
+	21, // 5: confine.v1.ConnectRequest.run_error:type_name -> confine.v1.RunError
+	17, // 6: confine.v1.ConnectRequest.upload_reply:type_name -> confine.v1.UploadReply
+	20, // 7: confine.v1.ConnectRequest.run_ended:type_name -> confine.v1.RunEnded
+	31, // 8: confine.v1.ConnectRequest.stress_round:type_name -> confine.v1.StressRound
+	12, // 9: confine.v1.ConnectRequest.stress_done:type_name -> confine.v1.StressDone
+	9,  // 10: confine.v1.ConnectResponse.welcome:type_name -> confine.v1.Welcome
+	10, // 11: confine.v1.ConnectResponse.start_run:type_name -> confine.v1.StartRun
+	13, // 12: confine.v1.ConnectResponse.lookup:type_name -> confine.v1.LookupCommand
+	15, // 13: confine.v1.ConnectResponse.upload:type_name -> confine.v1.UploadCommand
+	18, // 14: confine.v1.ConnectResponse.prove:type_name -> confine.v1.ProveCommand
+	19, // 15: confine.v1.ConnectResponse.end_run:type_name -> confine.v1.EndRun
+	11, // 16: confine.v1.ConnectResponse.start_stress:type_name -> confine.v1.StartStress
+	27, // 17: confine.v1.Hello.node:type_name -> confine.v1.Hello.Node
+	32, // 18: confine.v1.StartRun.spec:type_name -> confine.v1.RunSpec
+	33, // 19: confine.v1.StartStress.spec:type_name -> confine.v1.StressSpec
+	34, // 20: confine.v1.LookupReply.entries:type_name -> confine.v1.LookupEntry
+	16, // 21: confine.v1.UploadCommand.objects:type_name -> confine.v1.ObjectRef
+	35, // 22: confine.v1.UploadReply.failed:type_name -> confine.v1.Incomplete
+	36, // 23: confine.v1.ProveCommand.profile:type_name -> google.protobuf.Struct
+	16, // 24: confine.v1.FindMissingRequest.objects:type_name -> confine.v1.ObjectRef
+	24, // 25: confine.v1.FindMissingResponse.missing:type_name -> confine.v1.MissingObject
+	16, // 26: confine.v1.UploadRequest.object:type_name -> confine.v1.ObjectRef
+	2,  // 27: confine.v1.EnrollService.Enroll:input_type -> confine.v1.EnrollRequest
+	4,  // 28: confine.v1.AgentService.Renew:input_type -> confine.v1.RenewRequest
+	6,  // 29: confine.v1.AgentService.Connect:input_type -> confine.v1.ConnectRequest
+	22, // 30: confine.v1.AgentService.FindMissing:input_type -> confine.v1.FindMissingRequest
+	25, // 31: confine.v1.AgentService.Upload:input_type -> confine.v1.UploadRequest
+	0,  // 32: confine.v1.AgentService.FetchCapture:input_type -> confine.v1.FetchCaptureRequest
+	3,  // 33: confine.v1.EnrollService.Enroll:output_type -> confine.v1.EnrollResponse
+	5,  // 34: confine.v1.AgentService.Renew:output_type -> confine.v1.RenewResponse
+	7,  // 35: confine.v1.AgentService.Connect:output_type -> confine.v1.ConnectResponse
+	23, // 36: confine.v1.AgentService.FindMissing:output_type -> confine.v1.FindMissingResponse
+	26, // 37: confine.v1.AgentService.Upload:output_type -> confine.v1.UploadResponse
+	1,  // 38: confine.v1.AgentService.FetchCapture:output_type -> confine.v1.FetchCaptureResponse
+	33, // [33:39] is the sub-list for method output_type
+	27, // [27:33] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_agent_proto_init() }
@@ -1912,6 +2107,7 @@ func file_confine_v1_agent_proto_init() {
 	}
 	file_confine_v1_result_proto_init()
 	file_confine_v1_run_proto_init()
+	file_confine_v1_stress_proto_init()
 	file_confine_v1_agent_proto_msgTypes[6].OneofWrappers = []any{
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Progress)(nil),
@@ -1921,6 +2117,8 @@ func file_confine_v1_agent_proto_init() {
 		(*ConnectRequest_RunError)(nil),
 		(*ConnectRequest_UploadReply)(nil),
 		(*ConnectRequest_RunEnded)(nil),
+		(*ConnectRequest_StressRound)(nil),
+		(*ConnectRequest_StressDone)(nil),
 	}
 	file_confine_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
@@ -1929,6 +2127,7 @@ func file_confine_v1_agent_proto_init() {
 		(*ConnectResponse_Upload)(nil),
 		(*ConnectResponse_Prove)(nil),
 		(*ConnectResponse_EndRun)(nil),
+		(*ConnectResponse_StartStress)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1936,7 +2135,7 @@ func file_confine_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confine_v1_agent_proto_rawDesc), len(file_confine_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -257,6 +257,141 @@ func (x *UploadCaptureResponse) GetCapture() *CaptureRef {
 	return nil
 }
 
+type StressRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the node; may be empty when exactly one is connected.
+	Node          string      `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Spec          *StressSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StressRequest) Reset() {
+	*x = StressRequest{}
+	mi := &file_confine_v1_operator_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StressRequest) ProtoMessage() {}
+
+func (x *StressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_operator_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StressRequest.ProtoReflect.Descriptor instead.
+func (*StressRequest) Descriptor() ([]byte, []int) {
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *StressRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *StressRequest) GetSpec() *StressSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+type StressResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Event:
+	//
+	//	*StressResponse_Progress
+	//	*StressResponse_Report
+	Event         isStressResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StressResponse) Reset() {
+	*x = StressResponse{}
+	mi := &file_confine_v1_operator_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StressResponse) ProtoMessage() {}
+
+func (x *StressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_operator_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StressResponse.ProtoReflect.Descriptor instead.
+func (*StressResponse) Descriptor() ([]byte, []int) {
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StressResponse) GetEvent() isStressResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *StressResponse) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Event.(*StressResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *StressResponse) GetReport() *StressReport {
+	if x != nil {
+		if x, ok := x.Event.(*StressResponse_Report); ok {
+			return x.Report
+		}
+	}
+	return nil
+}
+
+type isStressResponse_Event interface {
+	isStressResponse_Event()
+}
+
+type StressResponse_Progress struct {
+	Progress *Progress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type StressResponse_Report struct {
+	Report *StressReport `protobuf:"bytes,2,opt,name=report,proto3,oneof"`
+}
+
+func (*StressResponse_Progress) isStressResponse_Event() {}
+
+func (*StressResponse_Report) isStressResponse_Event() {}
+
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -265,7 +400,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[4]
+	mi := &file_confine_v1_operator_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -277,7 +412,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[4]
+	mi := &file_confine_v1_operator_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -290,7 +425,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{4}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{6}
 }
 
 type ListNodesResponse struct {
@@ -302,7 +437,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[5]
+	mi := &file_confine_v1_operator_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +449,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[5]
+	mi := &file_confine_v1_operator_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +462,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{5}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -357,7 +492,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_confine_v1_operator_proto_msgTypes[6]
+	mi := &file_confine_v1_operator_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +504,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[6]
+	mi := &file_confine_v1_operator_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +517,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{6}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Node) GetName() string {
@@ -458,7 +593,7 @@ type ListProfilesRequest struct {
 
 func (x *ListProfilesRequest) Reset() {
 	*x = ListProfilesRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[7]
+	mi := &file_confine_v1_operator_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +605,7 @@ func (x *ListProfilesRequest) String() string {
 func (*ListProfilesRequest) ProtoMessage() {}
 
 func (x *ListProfilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[7]
+	mi := &file_confine_v1_operator_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +618,7 @@ func (x *ListProfilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProfilesRequest.ProtoReflect.Descriptor instead.
 func (*ListProfilesRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{7}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListProfilesRequest) GetImage() string {
@@ -502,7 +637,7 @@ type ListProfilesResponse struct {
 
 func (x *ListProfilesResponse) Reset() {
 	*x = ListProfilesResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[8]
+	mi := &file_confine_v1_operator_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +649,7 @@ func (x *ListProfilesResponse) String() string {
 func (*ListProfilesResponse) ProtoMessage() {}
 
 func (x *ListProfilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[8]
+	mi := &file_confine_v1_operator_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +662,7 @@ func (x *ListProfilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProfilesResponse.ProtoReflect.Descriptor instead.
 func (*ListProfilesResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{8}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListProfilesResponse) GetProfiles() []*ProfileSummary {
@@ -555,7 +690,7 @@ type ProfileSummary struct {
 
 func (x *ProfileSummary) Reset() {
 	*x = ProfileSummary{}
-	mi := &file_confine_v1_operator_proto_msgTypes[9]
+	mi := &file_confine_v1_operator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +702,7 @@ func (x *ProfileSummary) String() string {
 func (*ProfileSummary) ProtoMessage() {}
 
 func (x *ProfileSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[9]
+	mi := &file_confine_v1_operator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +715,7 @@ func (x *ProfileSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileSummary.ProtoReflect.Descriptor instead.
 func (*ProfileSummary) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{9}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProfileSummary) GetId() string {
@@ -649,7 +784,7 @@ type GetProfileRequest struct {
 
 func (x *GetProfileRequest) Reset() {
 	*x = GetProfileRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	mi := &file_confine_v1_operator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +796,7 @@ func (x *GetProfileRequest) String() string {
 func (*GetProfileRequest) ProtoMessage() {}
 
 func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	mi := &file_confine_v1_operator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +809,7 @@ func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileRequest.ProtoReflect.Descriptor instead.
 func (*GetProfileRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{10}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetProfileRequest) GetName() string {
@@ -693,7 +828,7 @@ type GetProfileResponse struct {
 
 func (x *GetProfileResponse) Reset() {
 	*x = GetProfileResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[11]
+	mi := &file_confine_v1_operator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +840,7 @@ func (x *GetProfileResponse) String() string {
 func (*GetProfileResponse) ProtoMessage() {}
 
 func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[11]
+	mi := &file_confine_v1_operator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +853,7 @@ func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileResponse.ProtoReflect.Descriptor instead.
 func (*GetProfileResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{11}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetProfileResponse) GetResult() *Result {
@@ -742,7 +877,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[12]
+	mi := &file_confine_v1_operator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +889,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[12]
+	mi := &file_confine_v1_operator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +902,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{12}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExplainRequest) GetName() string {
@@ -815,7 +950,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[13]
+	mi := &file_confine_v1_operator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +962,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[13]
+	mi := &file_confine_v1_operator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +975,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{13}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExplainResponse) GetId() string {
@@ -918,7 +1053,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[14]
+	mi := &file_confine_v1_operator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1065,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[14]
+	mi := &file_confine_v1_operator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1078,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{14}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateJoinTokenRequest) GetRole() string {
@@ -972,7 +1107,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[15]
+	mi := &file_confine_v1_operator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1119,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[15]
+	mi := &file_confine_v1_operator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1132,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{15}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -1022,7 +1157,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[16]
+	mi := &file_confine_v1_operator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1169,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[16]
+	mi := &file_confine_v1_operator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1182,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{16}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{18}
 }
 
 type GetServerInfoResponse struct {
@@ -1059,7 +1194,7 @@ type GetServerInfoResponse struct {
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[17]
+	mi := &file_confine_v1_operator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1206,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[17]
+	mi := &file_confine_v1_operator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1219,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{17}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -1099,7 +1234,7 @@ var File_confine_v1_operator_proto protoreflect.FileDescriptor
 const file_confine_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	"\x19confine/v1/operator.proto\x12\n" +
-	"confine.v1\x1a\x18confine/v1/explain.proto\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n" +
+	"confine.v1\x1a\x18confine/v1/explain.proto\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x17confine/v1/stress.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n" +
 	"\x0eProfileRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.confine.v1.RunSpecR\x04spec\"|\n" +
@@ -1111,7 +1246,14 @@ const file_confine_v1_operator_proto_rawDesc = "" +
 	"\acapture\x18\x01 \x01(\v2\x16.confine.v1.CaptureRefR\acapture\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"I\n" +
 	"\x15UploadCaptureResponse\x120\n" +
-	"\acapture\x18\x01 \x01(\v2\x16.confine.v1.CaptureRefR\acapture\"\x12\n" +
+	"\acapture\x18\x01 \x01(\v2\x16.confine.v1.CaptureRefR\acapture\"O\n" +
+	"\rStressRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12*\n" +
+	"\x04spec\x18\x02 \x01(\v2\x16.confine.v1.StressSpecR\x04spec\"\x81\x01\n" +
+	"\x0eStressResponse\x122\n" +
+	"\bprogress\x18\x01 \x01(\v2\x14.confine.v1.ProgressH\x00R\bprogress\x122\n" +
+	"\x06report\x18\x02 \x01(\v2\x18.confine.v1.StressReportH\x00R\x06reportB\a\n" +
+	"\x05event\"\x12\n" +
 	"\x10ListNodesRequest\";\n" +
 	"\x11ListNodesResponse\x12&\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x10.confine.v1.NodeR\x05nodes\"\x95\x02\n" +
@@ -1168,10 +1310,11 @@ const file_confine_v1_operator_proto_rawDesc = "" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x16\n" +
 	"\x14GetServerInfoRequest\"1\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion2\x8f\x05\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion2\xd2\x05\n" +
 	"\x0fOperatorService\x12D\n" +
 	"\aProfile\x12\x1a.confine.v1.ProfileRequest\x1a\x1b.confine.v1.ProfileResponse0\x01\x12V\n" +
-	"\rUploadCapture\x12 .confine.v1.UploadCaptureRequest\x1a!.confine.v1.UploadCaptureResponse(\x01\x12H\n" +
+	"\rUploadCapture\x12 .confine.v1.UploadCaptureRequest\x1a!.confine.v1.UploadCaptureResponse(\x01\x12A\n" +
+	"\x06Stress\x12\x19.confine.v1.StressRequest\x1a\x1a.confine.v1.StressResponse0\x01\x12H\n" +
 	"\tListNodes\x12\x1c.confine.v1.ListNodesRequest\x1a\x1d.confine.v1.ListNodesResponse\x12Q\n" +
 	"\fListProfiles\x12\x1f.confine.v1.ListProfilesRequest\x1a .confine.v1.ListProfilesResponse\x12K\n" +
 	"\n" +
@@ -1192,73 +1335,82 @@ func file_confine_v1_operator_proto_rawDescGZIP() []byte {
 	return file_confine_v1_operator_proto_rawDescData
 }
 
-var file_confine_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_confine_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_confine_v1_operator_proto_goTypes = []any{
 	(*ProfileRequest)(nil),          // 0: confine.v1.ProfileRequest
 	(*ProfileResponse)(nil),         // 1: confine.v1.ProfileResponse
 	(*UploadCaptureRequest)(nil),    // 2: confine.v1.UploadCaptureRequest
 	(*UploadCaptureResponse)(nil),   // 3: confine.v1.UploadCaptureResponse
-	(*ListNodesRequest)(nil),        // 4: confine.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 5: confine.v1.ListNodesResponse
-	(*Node)(nil),                    // 6: confine.v1.Node
-	(*ListProfilesRequest)(nil),     // 7: confine.v1.ListProfilesRequest
-	(*ListProfilesResponse)(nil),    // 8: confine.v1.ListProfilesResponse
-	(*ProfileSummary)(nil),          // 9: confine.v1.ProfileSummary
-	(*GetProfileRequest)(nil),       // 10: confine.v1.GetProfileRequest
-	(*GetProfileResponse)(nil),      // 11: confine.v1.GetProfileResponse
-	(*ExplainRequest)(nil),          // 12: confine.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 13: confine.v1.ExplainResponse
-	(*CreateJoinTokenRequest)(nil),  // 14: confine.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 15: confine.v1.CreateJoinTokenResponse
-	(*GetServerInfoRequest)(nil),    // 16: confine.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil),   // 17: confine.v1.GetServerInfoResponse
-	(*RunSpec)(nil),                 // 18: confine.v1.RunSpec
-	(*Progress)(nil),                // 19: confine.v1.Progress
-	(*Result)(nil),                  // 20: confine.v1.Result
-	(*CaptureRef)(nil),              // 21: confine.v1.CaptureRef
-	(*timestamppb.Timestamp)(nil),   // 22: google.protobuf.Timestamp
-	(*Syscall)(nil),                 // 23: confine.v1.Syscall
-	(*Chain)(nil),                   // 24: confine.v1.Chain
-	(*AbsentPlace)(nil),             // 25: confine.v1.AbsentPlace
-	(*durationpb.Duration)(nil),     // 26: google.protobuf.Duration
+	(*StressRequest)(nil),           // 4: confine.v1.StressRequest
+	(*StressResponse)(nil),          // 5: confine.v1.StressResponse
+	(*ListNodesRequest)(nil),        // 6: confine.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 7: confine.v1.ListNodesResponse
+	(*Node)(nil),                    // 8: confine.v1.Node
+	(*ListProfilesRequest)(nil),     // 9: confine.v1.ListProfilesRequest
+	(*ListProfilesResponse)(nil),    // 10: confine.v1.ListProfilesResponse
+	(*ProfileSummary)(nil),          // 11: confine.v1.ProfileSummary
+	(*GetProfileRequest)(nil),       // 12: confine.v1.GetProfileRequest
+	(*GetProfileResponse)(nil),      // 13: confine.v1.GetProfileResponse
+	(*ExplainRequest)(nil),          // 14: confine.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 15: confine.v1.ExplainResponse
+	(*CreateJoinTokenRequest)(nil),  // 16: confine.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 17: confine.v1.CreateJoinTokenResponse
+	(*GetServerInfoRequest)(nil),    // 18: confine.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),   // 19: confine.v1.GetServerInfoResponse
+	(*RunSpec)(nil),                 // 20: confine.v1.RunSpec
+	(*Progress)(nil),                // 21: confine.v1.Progress
+	(*Result)(nil),                  // 22: confine.v1.Result
+	(*CaptureRef)(nil),              // 23: confine.v1.CaptureRef
+	(*StressSpec)(nil),              // 24: confine.v1.StressSpec
+	(*StressReport)(nil),            // 25: confine.v1.StressReport
+	(*timestamppb.Timestamp)(nil),   // 26: google.protobuf.Timestamp
+	(*Syscall)(nil),                 // 27: confine.v1.Syscall
+	(*Chain)(nil),                   // 28: confine.v1.Chain
+	(*AbsentPlace)(nil),             // 29: confine.v1.AbsentPlace
+	(*durationpb.Duration)(nil),     // 30: google.protobuf.Duration
 }
 var file_confine_v1_operator_proto_depIdxs = []int32{
-	18, // 0: confine.v1.ProfileRequest.spec:type_name -> confine.v1.RunSpec
-	19, // 1: confine.v1.ProfileResponse.progress:type_name -> confine.v1.Progress
-	20, // 2: confine.v1.ProfileResponse.result:type_name -> confine.v1.Result
-	21, // 3: confine.v1.UploadCaptureRequest.capture:type_name -> confine.v1.CaptureRef
-	21, // 4: confine.v1.UploadCaptureResponse.capture:type_name -> confine.v1.CaptureRef
-	6,  // 5: confine.v1.ListNodesResponse.nodes:type_name -> confine.v1.Node
-	22, // 6: confine.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	9,  // 7: confine.v1.ListProfilesResponse.profiles:type_name -> confine.v1.ProfileSummary
-	22, // 8: confine.v1.ProfileSummary.created:type_name -> google.protobuf.Timestamp
-	20, // 9: confine.v1.GetProfileResponse.result:type_name -> confine.v1.Result
-	23, // 10: confine.v1.ExplainResponse.syscall:type_name -> confine.v1.Syscall
-	24, // 11: confine.v1.ExplainResponse.chains:type_name -> confine.v1.Chain
-	25, // 12: confine.v1.ExplainResponse.absent:type_name -> confine.v1.AbsentPlace
-	26, // 13: confine.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	22, // 14: confine.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 15: confine.v1.OperatorService.Profile:input_type -> confine.v1.ProfileRequest
-	2,  // 16: confine.v1.OperatorService.UploadCapture:input_type -> confine.v1.UploadCaptureRequest
-	4,  // 17: confine.v1.OperatorService.ListNodes:input_type -> confine.v1.ListNodesRequest
-	7,  // 18: confine.v1.OperatorService.ListProfiles:input_type -> confine.v1.ListProfilesRequest
-	10, // 19: confine.v1.OperatorService.GetProfile:input_type -> confine.v1.GetProfileRequest
-	12, // 20: confine.v1.OperatorService.Explain:input_type -> confine.v1.ExplainRequest
-	14, // 21: confine.v1.OperatorService.CreateJoinToken:input_type -> confine.v1.CreateJoinTokenRequest
-	16, // 22: confine.v1.OperatorService.GetServerInfo:input_type -> confine.v1.GetServerInfoRequest
-	1,  // 23: confine.v1.OperatorService.Profile:output_type -> confine.v1.ProfileResponse
-	3,  // 24: confine.v1.OperatorService.UploadCapture:output_type -> confine.v1.UploadCaptureResponse
-	5,  // 25: confine.v1.OperatorService.ListNodes:output_type -> confine.v1.ListNodesResponse
-	8,  // 26: confine.v1.OperatorService.ListProfiles:output_type -> confine.v1.ListProfilesResponse
-	11, // 27: confine.v1.OperatorService.GetProfile:output_type -> confine.v1.GetProfileResponse
-	13, // 28: confine.v1.OperatorService.Explain:output_type -> confine.v1.ExplainResponse
-	15, // 29: confine.v1.OperatorService.CreateJoinToken:output_type -> confine.v1.CreateJoinTokenResponse
-	17, // 30: confine.v1.OperatorService.GetServerInfo:output_type -> confine.v1.GetServerInfoResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	20, // 0: confine.v1.ProfileRequest.spec:type_name -> confine.v1.RunSpec
+	21, // 1: confine.v1.ProfileResponse.progress:type_name -> confine.v1.Progress
+	22, // 2: confine.v1.ProfileResponse.result:type_name -> confine.v1.Result
+	23, // 3: confine.v1.UploadCaptureRequest.capture:type_name -> confine.v1.CaptureRef
+	23, // 4: confine.v1.UploadCaptureResponse.capture:type_name -> confine.v1.CaptureRef
+	24, // 5: confine.v1.StressRequest.spec:type_name -> confine.v1.StressSpec
+	21, // 6: confine.v1.StressResponse.progress:type_name -> confine.v1.Progress
+	25, // 7: confine.v1.StressResponse.report:type_name -> confine.v1.StressReport
+	8,  // 8: confine.v1.ListNodesResponse.nodes:type_name -> confine.v1.Node
+	26, // 9: confine.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	11, // 10: confine.v1.ListProfilesResponse.profiles:type_name -> confine.v1.ProfileSummary
+	26, // 11: confine.v1.ProfileSummary.created:type_name -> google.protobuf.Timestamp
+	22, // 12: confine.v1.GetProfileResponse.result:type_name -> confine.v1.Result
+	27, // 13: confine.v1.ExplainResponse.syscall:type_name -> confine.v1.Syscall
+	28, // 14: confine.v1.ExplainResponse.chains:type_name -> confine.v1.Chain
+	29, // 15: confine.v1.ExplainResponse.absent:type_name -> confine.v1.AbsentPlace
+	30, // 16: confine.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	26, // 17: confine.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	0,  // 18: confine.v1.OperatorService.Profile:input_type -> confine.v1.ProfileRequest
+	2,  // 19: confine.v1.OperatorService.UploadCapture:input_type -> confine.v1.UploadCaptureRequest
+	4,  // 20: confine.v1.OperatorService.Stress:input_type -> confine.v1.StressRequest
+	6,  // 21: confine.v1.OperatorService.ListNodes:input_type -> confine.v1.ListNodesRequest
+	9,  // 22: confine.v1.OperatorService.ListProfiles:input_type -> confine.v1.ListProfilesRequest
+	12, // 23: confine.v1.OperatorService.GetProfile:input_type -> confine.v1.GetProfileRequest
+	14, // 24: confine.v1.OperatorService.Explain:input_type -> confine.v1.ExplainRequest
+	16, // 25: confine.v1.OperatorService.CreateJoinToken:input_type -> confine.v1.CreateJoinTokenRequest
+	18, // 26: confine.v1.OperatorService.GetServerInfo:input_type -> confine.v1.GetServerInfoRequest
+	1,  // 27: confine.v1.OperatorService.Profile:output_type -> confine.v1.ProfileResponse
+	3,  // 28: confine.v1.OperatorService.UploadCapture:output_type -> confine.v1.UploadCaptureResponse
+	5,  // 29: confine.v1.OperatorService.Stress:output_type -> confine.v1.StressResponse
+	7,  // 30: confine.v1.OperatorService.ListNodes:output_type -> confine.v1.ListNodesResponse
+	10, // 31: confine.v1.OperatorService.ListProfiles:output_type -> confine.v1.ListProfilesResponse
+	13, // 32: confine.v1.OperatorService.GetProfile:output_type -> confine.v1.GetProfileResponse
+	15, // 33: confine.v1.OperatorService.Explain:output_type -> confine.v1.ExplainResponse
+	17, // 34: confine.v1.OperatorService.CreateJoinToken:output_type -> confine.v1.CreateJoinTokenResponse
+	19, // 35: confine.v1.OperatorService.GetServerInfo:output_type -> confine.v1.GetServerInfoResponse
+	27, // [27:36] is the sub-list for method output_type
+	18, // [18:27] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_operator_proto_init() }
@@ -1269,9 +1421,14 @@ func file_confine_v1_operator_proto_init() {
 	file_confine_v1_explain_proto_init()
 	file_confine_v1_result_proto_init()
 	file_confine_v1_run_proto_init()
+	file_confine_v1_stress_proto_init()
 	file_confine_v1_operator_proto_msgTypes[1].OneofWrappers = []any{
 		(*ProfileResponse_Progress)(nil),
 		(*ProfileResponse_Result)(nil),
+	}
+	file_confine_v1_operator_proto_msgTypes[5].OneofWrappers = []any{
+		(*StressResponse_Progress)(nil),
+		(*StressResponse_Report)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1279,7 +1436,7 @@ func file_confine_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confine_v1_operator_proto_rawDesc), len(file_confine_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	OperatorService_Profile_FullMethodName         = "/confine.v1.OperatorService/Profile"
 	OperatorService_UploadCapture_FullMethodName   = "/confine.v1.OperatorService/UploadCapture"
+	OperatorService_Stress_FullMethodName          = "/confine.v1.OperatorService/Stress"
 	OperatorService_ListNodes_FullMethodName       = "/confine.v1.OperatorService/ListNodes"
 	OperatorService_ListProfiles_FullMethodName    = "/confine.v1.OperatorService/ListProfiles"
 	OperatorService_GetProfile_FullMethodName      = "/confine.v1.OperatorService/GetProfile"
@@ -45,6 +46,10 @@ type OperatorServiceClient interface {
 	// UploadCapture sends a recorded trace for a Profile that names it. The
 	// server checks the size and the digest.
 	UploadCapture(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadCaptureRequest, UploadCaptureResponse], error)
+	// Stress runs an image many times on a node and compares what a monitor shows
+	// of each container. Progress is streamed; the last message carries the
+	// report. Cancelling the call removes what was made.
+	Stress(ctx context.Context, in *StressRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StressResponse], error)
 	// ListNodes lists the agents that ever joined.
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	// ListProfiles lists stored results, newest first.
@@ -99,6 +104,25 @@ func (c *operatorServiceClient) UploadCapture(ctx context.Context, opts ...grpc.
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_UploadCaptureClient = grpc.ClientStreamingClient[UploadCaptureRequest, UploadCaptureResponse]
+
+func (c *operatorServiceClient) Stress(ctx context.Context, in *StressRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StressResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &OperatorService_ServiceDesc.Streams[2], OperatorService_Stress_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StressRequest, StressResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_StressClient = grpc.ServerStreamingClient[StressResponse]
 
 func (c *operatorServiceClient) ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -174,6 +198,10 @@ type OperatorServiceServer interface {
 	// UploadCapture sends a recorded trace for a Profile that names it. The
 	// server checks the size and the digest.
 	UploadCapture(grpc.ClientStreamingServer[UploadCaptureRequest, UploadCaptureResponse]) error
+	// Stress runs an image many times on a node and compares what a monitor shows
+	// of each container. Progress is streamed; the last message carries the
+	// report. Cancelling the call removes what was made.
+	Stress(*StressRequest, grpc.ServerStreamingServer[StressResponse]) error
 	// ListNodes lists the agents that ever joined.
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	// ListProfiles lists stored results, newest first.
@@ -202,6 +230,9 @@ func (UnimplementedOperatorServiceServer) Profile(*ProfileRequest, grpc.ServerSt
 }
 func (UnimplementedOperatorServiceServer) UploadCapture(grpc.ClientStreamingServer[UploadCaptureRequest, UploadCaptureResponse]) error {
 	return status.Error(codes.Unimplemented, "method UploadCapture not implemented")
+}
+func (UnimplementedOperatorServiceServer) Stress(*StressRequest, grpc.ServerStreamingServer[StressResponse]) error {
+	return status.Error(codes.Unimplemented, "method Stress not implemented")
 }
 func (UnimplementedOperatorServiceServer) ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListNodes not implemented")
@@ -259,6 +290,17 @@ func _OperatorService_UploadCapture_Handler(srv interface{}, stream grpc.ServerS
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type OperatorService_UploadCaptureServer = grpc.ClientStreamingServer[UploadCaptureRequest, UploadCaptureResponse]
+
+func _OperatorService_Stress_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(StressRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OperatorServiceServer).Stress(m, &grpc.GenericServerStream[StressRequest, StressResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_StressServer = grpc.ServerStreamingServer[StressResponse]
 
 func _OperatorService_ListNodes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListNodesRequest)
@@ -410,6 +452,11 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "UploadCapture",
 			Handler:       _OperatorService_UploadCapture_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Stress",
+			Handler:       _OperatorService_Stress_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "confine/v1/operator.proto",

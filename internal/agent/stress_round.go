@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/confinehq/confine/internal/agent/fault"
+	"github.com/confinehq/confine/internal/agent/netns"
+	"github.com/confinehq/confine/internal/agent/runner"
+	"github.com/confinehq/confine/internal/agent/settle"
+	"github.com/confinehq/confine/pkg/monitor"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+// round runs one container under the monitor from its first instruction to its
+// end, and removes it.
+func (s *stressTest) round(ctx context.Context, index uint32) (_ *confinev1.StressRound, err error) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, s.roundLimit())
+	defer cancel()
+	storms, err := s.prepareStorms(index)
+	if err != nil {
+		return nil, err
+	}
+	defer storms.close()
+	c, err := s.agent.runner.Create(ctx, runner.Spec{
+		RunID: s.id, Suffix: fmt.Sprintf("-%d", index), Namespace: s.ask.GetNamespace(), Image: s.image,
+		Args: s.ask.GetArgs(), Env: s.ask.GetEnv(), Mounts: storms.mounts(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.discard(ctx, c)) }()
+	client, err := s.agent.monitors.get(ctx, s.monitorName())
+	if err != nil {
+		return nil, err
+	}
+	watch, err := client.Watch(context.WithoutCancel(ctx), stressScope(c))
+	if err != nil {
+		return nil, fmt.Errorf("watch the container: %w", err)
+	}
+	seen := newTally(storms.token())
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for ev := range watch.Events() {
+			seen.handle(ev)
+		}
+	}()
+	said := &confinev1.StressRound{Index: index, Container: c.ID}
+	if err := s.play(ctx, c, watch, storms, seen, said); err != nil {
+		watch.Cancel()
+		<-drained
+		return nil, err
+	}
+	snap, err := stopWatch(ctx, watch)
+	<-drained
+	if err != nil {
+		return nil, err
+	}
+	seen.fill(said, snap, s.sees.GetExecMapping())
+	said.Storm = storms.check(seen)
+	said.Seconds = time.Since(began).Seconds()
+	return said, nil
+}
+
+// roundLimit bounds everything about one round.
+func (s *stressTest) roundLimit() time.Duration {
+	return s.times().Limit + s.stormTime() + stopGrace + 2*time.Minute
+}
+
+// stressScope is that of any run, with every event.
+func stressScope(c *runner.Container) *confinev1.Scope {
+	return scopeOf(c.PID(), c.ID)
+}
+
+func stopWatch(ctx context.Context, w *monitor.Watch) (*confinev1.SnapshotResponse, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	snap, err := w.Stop(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the last events: %w", err)
+	}
+	return snap, nil
+}
+
+// discard removes the round's container, whatever became of it.
+func (s *stressTest) discard(ctx context.Context, c *runner.Container) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	c.Kill()
+	defer c.Close()
+	return c.Remove(ctx)
+}
+
+// play starts the container and the storms, lets it settle and them end, and
+// stops it. The storm on the node begins first.
+func (s *stressTest) play(ctx context.Context, c *runner.Container, watch *monitor.Watch, storms *storms, seen *tally, said *confinev1.StressRound) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-watch.Done():
+			cancel(&errMonitorDied{watch.Err()})
+		case <-ctx.Done():
+		}
+	}()
+	if err := storms.onNode(ctx); err != nil {
+		return cause(ctx, err)
+	}
+	if err := c.Start(ctx, s.image); err != nil {
+		return cause(ctx, err)
+	}
+	inside := make(chan error, 1)
+	go func() { inside <- storms.inContainer(ctx, c) }()
+	outcome, err := s.settleRound(ctx, c, seen)
+	if err != nil {
+		cancel(err)
+		<-inside
+		return cause(ctx, err)
+	}
+	said.SettledBy = outcome.Text
+	if err := <-inside; err != nil {
+		return cause(ctx, err)
+	}
+	if err := storms.nodeEnds(ctx); err != nil {
+		return cause(ctx, err)
+	}
+	if outcome.Kind != settle.Exited {
+		if _, err := c.Stop(ctx, s.image.StopSignal(), stopGrace); err != nil {
+			return cause(ctx, err)
+		}
+	}
+	return cause(ctx, c.Exit().Err)
+}
+
+// settleRound is settle without a workload.
+func (s *stressTest) settleRound(ctx context.Context, c *runner.Container, seen *tally) (settle.Outcome, error) {
+	ns, err := netns.Of(c.PID())
+	if err != nil {
+		select { // it has ended already
+		case <-c.Exited():
+			return settle.Outcome{Kind: settle.Exited, Text: string(settle.Exited)}, nil
+		case <-ctx.Done():
+			return settle.Outcome{}, ctx.Err()
+		}
+	}
+	defer ns.Close()
+	target := settle.Container{
+		PID: c.PID(), Net: ns, Ports: s.image.Config.TCPPorts(), Exited: c.Exited(), LastNew: seen.newest,
+	}
+	if args := s.image.Config.Healthcheck.Args(); args != nil {
+		target.Health, target.HealthInterval = health(c, s.image.Config.Healthcheck, args)
+	}
+	out, err := settle.Wait(ctx, target, s.times())
+	if err == nil && out.Kind == settle.Limit {
+		err = fault.New(codes.DeadlineExceeded, "the container was not ready and quiet after %v; give it more with --timeout", s.times().Limit)
+	}
+	return out, err
+}

@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/confinehq/confine/internal/term"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+const (
+	// mostRounds is how many rounds with something to say are listed.
+	mostRounds = 20
+	// barWidth is the longest bar of a histogram, in columns.
+	barWidth = 40
+)
+
+// writeStress is what a person wants to know about a stress test.
+func writeStress(o *term.Output, r *confinev1.StressReport) error {
+	s := summary{o: o, width: o.Width()}
+	if !o.Terminal {
+		s.width = 100
+	}
+	version := strings.TrimSpace(r.GetMonitor() + " " + r.GetMonitorVersion())
+	fmt.Fprintf(o, "\n%s  %s\n\n", o.Styles.Title.Render(r.GetImage()), o.Styles.Dim.Render(shortDigest(r.GetDigest())+" · node "+r.GetNode()+" · monitor "+version))
+	rounds := fmt.Sprintf("%d", r.GetCount())
+	if r.GetParallel() > 1 {
+		rounds += fmt.Sprintf(", %d at once", r.GetParallel())
+	}
+	s.row("rounds", rounds+" in "+fmt.Sprintf("%.1fs", r.GetSeconds()))
+	if len(r.GetExecuted()) > 0 {
+		s.row("binaries", fmt.Sprintf("%d: %s", len(r.GetExecuted()), listed(r.GetExecuted())))
+	}
+	if len(r.GetMapped()) > 0 {
+		s.row("mapped", fmt.Sprintf("%d files", len(r.GetMapped())))
+	}
+	s.row("events", fmt.Sprintf("%d seen, %s", r.GetEvents(), s.count(r.GetLost(), "lost")))
+	s.losses(r)
+	s.storms(r)
+	fmt.Fprintln(o)
+	s.histogram(r)
+	if err := s.odd(r); err != nil {
+		return err
+	}
+	for _, l := range r.GetLimits() {
+		s.row("limit", l)
+	}
+	for _, l := range r.GetLeftovers() {
+		s.row("left", l)
+	}
+	s.row("verdict", s.stressVerdict(r))
+	fmt.Fprintln(o)
+	return nil
+}
+
+// count colours a number that should be 0.
+func (s summary) count(n uint32, what string) string {
+	text := fmt.Sprintf("%d %s", n, what)
+	if n > 0 {
+		return s.o.Styles.Bad.Render(text)
+	}
+	return text
+}
+
+// losses sums the reasons over all rounds.
+func (s summary) losses(r *confinev1.StressReport) {
+	sums := map[string]uint64{}
+	for _, round := range r.GetRounds() {
+		for _, l := range round.GetLosses() {
+			sums[l.GetReason()] += uint64(l.GetCount())
+		}
+	}
+	for _, reason := range slices.Sorted(maps.Keys(sums)) {
+		s.row("", fmt.Sprintf("%d lost: %s", sums[reason], reason))
+	}
+}
+
+func (s summary) storms(r *confinev1.StressReport) {
+	c := r.GetStorms()
+	if c == nil {
+		return
+	}
+	checked := 0
+	for _, round := range r.GetRounds() {
+		if round.GetStorm() != nil {
+			checked++
+		}
+	}
+	if !r.GetStorm() {
+		s.row("marks", fmt.Sprintf("%d containers executed a file of their own: %d seen, %s, %s",
+			checked, c.GetSeen(), s.count(c.GetMissed(), "missed"), s.count(r.GetMixed(), "mixed up")))
+		return
+	}
+	s.row("storms", fmt.Sprintf("%d executions in %d containers, up to %.0f a second, and %d on the node: %s, %s, %s",
+		c.GetMade(), checked, c.GetRate(), c.GetNodeMade(),
+		s.count(c.GetMissed(), "missed"), s.count(c.GetDuplicated(), "seen twice"), s.count(c.GetExtra(), "made up")))
+	if c.GetFailed() > 0 {
+		s.row("", s.count(c.GetFailed(), "steps of the storm failed by themselves; the node may lack processes or memory"))
+	}
+	for _, e := range c.GetExamples() {
+		s.row("", e)
+	}
+}
+
+// shape is what a histogram counts.
+type shape struct{ binaries, mappings uint32 }
+
+// histogram shows how many rounds saw how many files.
+func (s summary) histogram(r *confinev1.StressReport) {
+	counts := map[shape]int{}
+	for _, round := range r.GetRounds() {
+		if round.GetError() == "" {
+			counts[shape{round.GetBinaries(), round.GetMappings()}]++
+		}
+	}
+	shapes := slices.SortedFunc(maps.Keys(counts), func(a, b shape) int {
+		if a.binaries != b.binaries {
+			return int(a.binaries) - int(b.binaries)
+		}
+		return int(a.mappings) - int(b.mappings)
+	})
+	most := 0
+	for _, n := range counts {
+		most = max(most, n)
+	}
+	block := "#"
+	if s.o.Symbols.Ellipsis == "…" {
+		block = "█"
+	}
+	for _, k := range shapes {
+		n := counts[k]
+		bar := strings.Repeat(block, max(1, n*barWidth/max(most, 1)))
+		style := s.o.Styles.Good
+		if n != most {
+			style = s.o.Styles.Warn
+		}
+		fmt.Fprintf(s.o, "  %4d binaries %4d mapped  %s %d\n", k.binaries, k.mappings, style.Render(bar), n)
+	}
+	if len(shapes) > 0 {
+		fmt.Fprintln(s.o)
+	}
+}
+
+// odd lists the rounds that have something to say.
+func (s summary) odd(r *confinev1.StressReport) error {
+	rows := [][]string{{"ROUND", "BINARIES", "MAPPED", "EVENTS", "LOST", "WHAT"}}
+	more := 0
+	for _, round := range r.GetRounds() {
+		what := oddity(round)
+		if what == "" {
+			continue
+		}
+		if len(rows) > mostRounds {
+			more++
+			continue
+		}
+		rows = append(rows, []string{
+			fmt.Sprint(round.GetIndex()), fmt.Sprint(round.GetBinaries()), fmt.Sprint(round.GetMappings()),
+			fmt.Sprint(round.GetEvents()), fmt.Sprint(round.GetLost()), what,
+		})
+	}
+	if len(rows) == 1 {
+		return nil
+	}
+	if err := term.Table(s.o, rows); err != nil {
+		return err
+	}
+	if more > 0 {
+		fmt.Fprintf(s.o, "and %d more; -o json has all\n", more)
+	}
+	fmt.Fprintln(s.o)
+	return nil
+}
+
+// oddity says what is wrong with a round, "" when nothing is.
+func oddity(r *confinev1.StressRound) string {
+	var parts []string
+	add := func(what string, files []string) {
+		if len(files) > 0 {
+			parts = append(parts, what+" "+listed(files))
+		}
+	}
+	if r.GetError() != "" {
+		parts = append(parts, r.GetError())
+	}
+	add("missing", r.GetMissing())
+	add("extra", r.GetExtra())
+	add("of others:", r.GetForeign())
+	c := r.GetStorm()
+	for _, n := range []struct {
+		count uint32
+		what  string
+	}{{c.GetMissed(), "missed"}, {c.GetDuplicated(), "twice"}, {c.GetExtra(), "made up"}} {
+		if n.count > 0 {
+			parts = append(parts, fmt.Sprintf("storm: %d %s", n.count, n.what))
+		}
+	}
+	if r.GetLost() > 0 && len(parts) == 0 {
+		parts = append(parts, "events were lost")
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (s summary) stressVerdict(r *confinev1.StressReport) string {
+	if r.GetPassed() {
+		return s.o.Styles.Good.Render("passed") + ": all rounds agree, nothing was lost"
+	}
+	var parts []string
+	add := func(n uint32, what string) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, what))
+		}
+	}
+	add(r.GetFailed(), "rounds failed")
+	add(r.GetDiffering(), "rounds differ")
+	add(r.GetMixed(), "rounds saw files of others")
+	add(r.GetLost(), "events lost")
+	c := r.GetStorms()
+	add(c.GetMissed(), "executions missed")
+	add(c.GetDuplicated(), "seen twice")
+	add(c.GetExtra(), "made up")
+	add(c.GetFailed(), "storm steps failed")
+	return s.o.Styles.Bad.Render("not passed") + ": " + strings.Join(parts, ", ")
+}
