@@ -124,6 +124,9 @@ func (s *stressTest) play(ctx context.Context, c *runner.Container, watch *monit
 		return cause(ctx, err)
 	}
 	said.SettledBy = outcome.Text
+	if outcome.Kind == settle.Exited {
+		said.SettledBy = fmt.Sprintf("%s with status %d", outcome.Text, c.Exit().Code)
+	}
 	if err := <-inside; err != nil {
 		return cause(ctx, err)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +31,7 @@ func writeStress(o *term.Output, r *confinev1.StressReport) error {
 		rounds += fmt.Sprintf(", %d at once", r.GetParallel())
 	}
 	s.row("rounds", rounds+" in "+fmt.Sprintf("%.1fs", r.GetSeconds()))
+	s.settled(r)
 	if len(r.GetExecuted()) > 0 {
 		s.row("binaries", fmt.Sprintf("%d: %s", len(r.GetExecuted()), listed(r.GetExecuted())))
 	}
@@ -62,6 +64,28 @@ func (s summary) count(n uint32, what string) string {
 		return s.o.Styles.Bad.Render(text)
 	}
 	return text
+}
+
+// settled says what ended the rounds, the most frequent first.
+func (s summary) settled(r *confinev1.StressReport) {
+	counts := map[string]int{}
+	for _, round := range r.GetRounds() {
+		if round.GetError() == "" {
+			counts[round.GetSettledBy()]++
+		}
+	}
+	texts := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(counts[b]-counts[a], strings.Compare(a, b))
+	})
+	var parts []string
+	for _, text := range texts {
+		if len(texts) == 1 {
+			parts = append(parts, text)
+		} else {
+			parts = append(parts, fmt.Sprintf("%d × %s", counts[text], text))
+		}
+	}
+	s.row("settled", listed(parts))
 }
 
 // losses sums the reasons over all rounds.
