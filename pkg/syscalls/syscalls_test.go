@@ -156,7 +156,7 @@ func TestGenerated(t *testing.T) {
 		t.Fatalf("generate: %v\n%s", err, out)
 	}
 	made, err := filepath.Glob(filepath.Join(dir, "*_gen.go"))
-	if err != nil || len(made) != 4 {
+	if err != nil || len(made) != 6 {
 		t.Fatalf("generated files: %v, %v", made, err)
 	}
 	for _, file := range made {
