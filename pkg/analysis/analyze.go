@@ -50,7 +50,12 @@ type analysis struct {
 }
 
 // call is one system call with the reasons found so far.
-type call struct{ reasons []programReason }
+type call struct {
+	reasons []programReason
+	// args holds the values that arguments can have, nil until the first site;
+	// keys: position, lower 32 bits of a value.
+	args map[int]map[uint32]bool
+}
 
 // programReason is a reason whose chain begins at the start of a program.
 type programReason struct {
@@ -155,7 +160,7 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 	if err := l.Startup(a.ctx); err != nil {
 		return err
 	}
-	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.services, NoConfigured: a.req.Options.NoFollow, Surplus: a.req.Options.Surplus})
+	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.services, NoConfigured: a.req.Options.NoFollow, Surplus: a.req.Options.Surplus, Arch: a.arch})
 	if err != nil {
 		return err
 	}
@@ -189,6 +194,7 @@ func (a *analysis) merge(p Program, o *objects.Object, r *reach.Result) {
 	}
 	for nr, c := range r.Calls {
 		a.add(nr, programReason{Reason{Kind: "site", Chain: frames(c.Chain), Detail: places(c.Sites), Site: Site(c.Site)}, o.Path})
+		a.calls[nr].narrow(c.Args)
 	}
 	if len(r.Compat) > 0 {
 		a.compat = true
@@ -241,6 +247,15 @@ func (a *analysis) compatCall(name, object string, c *reach.Call) {
 	} else {
 		a.incomplete("compat-call", object, name+" is made through the 32-bit gate and has no 64-bit counterpart")
 	}
+}
+
+// conditions are those of a call, none when any call may be made: 32-bit code
+// has arguments of its own.
+func (a *analysis) conditions(c *call) []ArgCondition {
+	if a.compat || a.widened != nil {
+		return nil
+	}
+	return c.conditions()
 }
 
 func (a *analysis) add(nr int32, r programReason) {
@@ -319,7 +334,7 @@ func (a *analysis) finish() {
 			}
 			continue
 		}
-		r.Syscalls = append(r.Syscalls, Syscall{Name: name, Nr: int(nr), Reasons: shortest(c.reasons, prefix)})
+		r.Syscalls = append(r.Syscalls, Syscall{Name: name, Nr: int(nr), Args: a.conditions(c), Reasons: shortest(c.reasons, prefix)})
 	}
 	if a.explain != nil {
 		r.Explanation = a.explanation(prefix)

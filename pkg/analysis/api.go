@@ -127,7 +127,8 @@ type Syscall struct {
 	Name string
 	// Nr is its number in the platform's table.
 	Nr int
-	// Args holds conditions that every site agrees on; empty: any arguments.
+	// Args holds conditions that every site meets; empty: any arguments. Those
+	// on one argument are alternatives, and an argument with some meets one.
 	Args []ArgCondition
 	// Reasons holds at least one chain, the shortest first.
 	Reasons []Reason

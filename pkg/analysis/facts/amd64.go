@@ -10,6 +10,7 @@ type amd64 struct{}
 var amd64ABI = abi{
 	regs: 16, sp: x86.RSP, number: x86.RAX, pushed: 8, step: 1,
 	args:        []uint8{x86.RDI, x86.RSI, x86.RDX, x86.RCX, x86.R8, x86.R9},
+	kernelArgs:  []uint8{x86.RDI, x86.RSI, x86.RDX, x86.R10, x86.R8, x86.R9},
 	goArgs:      []uint8{x86.RDI, x86.RSI, x86.RDX, x86.RCX, x86.R8, x86.R9, x86.RAX, x86.RBX, x86.R10, x86.R11},
 	clobbered:   []uint8{x86.RAX, x86.RCX, x86.RDX, x86.RSI, x86.RDI, x86.R8, x86.R9, x86.R10, x86.R11},
 	goClobbered: []uint8{x86.RBX, x86.R12, x86.R13, x86.R14, x86.R15},

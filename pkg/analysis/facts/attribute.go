@@ -104,6 +104,7 @@ func (o *Object) address(fn *Func, to uint64, kind EdgeKind) {
 			// The unwind ranges of signal restorers begin a byte early.
 			if start := o.Facts.Funcs[i].Start; kind == EdgeRef && to != start && to != start+1 {
 				kind = EdgeInner
+				o.hold(to)
 			}
 			fn.edge(i, kind)
 			if to != o.Facts.Funcs[i].Start {

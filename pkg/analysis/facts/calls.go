@@ -79,6 +79,7 @@ func (o *Object) passed(c uint32, k wrapKey, depth int) []numbers {
 type passedNumbers struct {
 	at uint64
 	numbers
+	passedState
 }
 
 func (o *Object) passedAt(c uint32, sites []callSite, k wrapKey, depth int) []passedNumbers {
@@ -89,10 +90,16 @@ func (o *Object) passedAt(c uint32, sites []callSite, k wrapKey, depth int) []pa
 	for i, s := range sites {
 		addrs[i] = s.at
 	}
-	states := o.statesAt(c, addrs)
+	var states covering
+	if o.shallow {
+		states.plain = o.statesAt(c, addrs)
+		states.all = states.plain
+	} else {
+		states = o.statesCovering(c, addrs)
+	}
 	var out []passedNumbers
 	for _, cs := range sites {
-		s := states[cs.at]
+		s := states.plain[cs.at]
 		v := s.at(k.loc, cs.call)
 		var n numbers
 		if k.deref {
@@ -100,7 +107,7 @@ func (o *Object) passedAt(c uint32, sites []callSite, k wrapKey, depth int) []pa
 		} else {
 			n = o.interpret(c, v, depth)
 		}
-		out = append(out, passedNumbers{cs.at, n})
+		out = append(out, passedNumbers{cs.at, n, passedState{states.all[cs.at], cs.call}})
 	}
 	return out
 }
@@ -176,7 +183,7 @@ func (o *Object) passing(c uint32, k wrapKey) []passedNumbers {
 		if len(n.nrs)+len(n.from) == 0 {
 			n.why = "the number is passed to a callback"
 		}
-		out = append(out, passedNumbers{at, n})
+		out = append(out, passedNumbers{at: at, numbers: n})
 	}
 	return out
 }
@@ -184,7 +191,19 @@ func (o *Object) passing(c uint32, k wrapKey) []passedNumbers {
 // ImportCalls evaluates location l at every call of an import from function
 // c: the sites that calling a wrapper of another object makes.
 func (o *Object) ImportCalls(c, imp uint32, l Loc) []Site {
-	sites := o.sitesWhere(&o.Facts.Funcs[c], func(r *ref) bool {
+	var out []Site
+	for _, p := range o.passedAt(c, o.importSites(c, imp), wrapKey{loc: l}, 0) {
+		s := Site{Addr: p.at, Kind: SiteSyscall}
+		p.nrs = append(p.nrs, p.keptNumbers()...)
+		o.settle(&s, p.numbers)
+		out = append(out, s)
+	}
+	return out
+}
+
+// importSites lists the direct calls of an import from a function.
+func (o *Object) importSites(c, imp uint32) []callSite {
+	return o.sitesWhere(&o.Facts.Funcs[c], func(r *ref) bool {
 		slot := r.to
 		switch r.kind {
 		case refJump:
@@ -204,14 +223,6 @@ func (o *Object) ImportCalls(c, imp uint32, l Loc) []Site {
 		j, ok := o.imports[o.File.Relocs[i].Sym]
 		return ok && j == imp
 	})
-	var out []Site
-	for _, p := range o.passedAt(c, sites, wrapKey{loc: l}, 0) {
-		s := Site{Addr: p.at, Kind: SiteSyscall}
-		p.nrs = append(p.nrs, p.keptNumbers()...)
-		o.settle(&s, p.numbers)
-		out = append(out, s)
-	}
-	return out
 }
 
 // Passed evaluates location l at every direct call from function c to function

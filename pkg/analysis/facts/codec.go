@@ -261,7 +261,7 @@ func (w *writer) deltas(v []uint32) {
 func (w *writer) function(fn *Func, self int) {
 	calls := !slices.ContainsFunc(fn.Edges, func(e Edge) bool { return e.Kind != EdgeCall })
 	called := !slices.ContainsFunc(fn.Imports, func(i ImportUse) bool { return !i.Called })
-	w.bools(fn.ComputedJump, len(fn.Edges) > 0, len(fn.Imports) > 0, len(fn.Regions) > 0, len(fn.Strings) > 0, len(fn.Sites) > 0, calls, called)
+	w.bools(fn.ComputedJump, len(fn.Edges) > 0, len(fn.Imports) > 0, len(fn.Regions) > 0, len(fn.Strings) > 0, len(fn.Sites) > 0, calls, called, len(fn.Passes) > 0)
 	if len(fn.Edges) > 0 {
 		w.uint(uint64(len(fn.Edges)))
 		last := int64(self)
@@ -293,6 +293,9 @@ func (w *writer) function(fn *Func, self int) {
 	if len(fn.Sites) > 0 {
 		w.sites(fn.Sites, fn.Start)
 	}
+	if len(fn.Passes) > 0 {
+		w.passes(fn.Passes)
+	}
 }
 
 func (w *writer) sites(list []Site, base uint64) {
@@ -309,7 +312,10 @@ func (w *writer) sites(list []Site, base uint64) {
 		for _, p := range s.Params {
 			w.uint(uint64(p))
 		}
-		w.bools(s.Derefs, s.Called)
+		w.bools(s.Derefs, s.Called, len(s.Args) > 0)
+		if len(s.Args) > 0 {
+			w.args(s.Args)
+		}
 		w.strings(s.Unresolved)
 		w.uint(uint64(s.Via))
 	}
@@ -583,6 +589,9 @@ func (r *reader) function(fn *Func, self int) {
 	if b&32 != 0 {
 		fn.Sites = r.sites(fn.Start)
 	}
+	if b&256 != 0 {
+		fn.Passes = r.passes()
+	}
 }
 
 func (r *reader) sites(base uint64) []Site {
@@ -604,6 +613,9 @@ func (r *reader) sites(base uint64) []Site {
 		}
 		b := r.uint()
 		s.Derefs, s.Called = b&1 != 0, b&2 != 0
+		if b&4 != 0 {
+			s.Args = r.args()
+		}
 		s.Unresolved, s.Via = r.string(colOther), uint32(r.uint())
 	}
 	return out
@@ -644,6 +656,13 @@ func (f *Facts) check() error {
 		}
 		in(fn.Regions, len(f.Regions))
 		in(fn.Strings, len(f.Strings))
+		for _, p := range fn.Passes {
+			if p.Import {
+				ok = ok && int(p.To) < len(f.Imports)
+			} else {
+				ok = ok && int(p.To) < len(f.Funcs)
+			}
+		}
 	}
 	if !ok {
 		return ErrCorrupt

@@ -134,6 +134,7 @@ func (o *Object) inner(i int, to uint64) {
 		o.tables[uint32(i)] = append(o.tables[uint32(i)], to)
 	default:
 		o.entries[uint32(i)] = append(o.entries[uint32(i)], to)
+		o.hold(to)
 	}
 }
 

@@ -75,6 +75,10 @@ type Site struct {
 	// Via is the index+1 of the wrapper that is called here, 0 for an
 	// instruction that enters the kernel itself.
 	Via uint32
+	// Args holds what is known of arguments that choose what the calls do
+	// (syscalls.Chooses), by position. The others, and those that aren't here,
+	// can be anything.
+	Args []Arg
 }
 
 // Func is one function.
@@ -85,6 +89,9 @@ type Func struct {
 	Regions    []uint32 // data regions that it refers to, by index
 	Strings    []uint32 // strings that it refers to, by index into Facts.Strings
 	Sites      []Site
+	// Passes tells what it passes to other functions for the parameters that
+	// choose what a system call does, sorted; what isn't there can be anything.
+	Passes []Pass
 	// ComputedJump is set when it holds an indirect jump or call.
 	ComputedJump bool
 }

@@ -57,12 +57,19 @@ type interp struct {
 	failed bool
 	tables []uint64 // targets of the function's jump tables
 	watch  *watch   // what to note of one variable; nil: nothing
+	seen   bitset   // instructions that were reached, by address - fn.Start; nil unless the whole function is to be covered
 }
 
 // statesAt returns the state before each of the given instructions of a
 // function.
 func (o *Object) statesAt(fi uint32, addrs []uint64) map[uint64]*state {
 	it := o.interpreter(fi, addrs)
+	it.reach(fi, addrs)
+	return it.want
+}
+
+// reach runs a function, and gives every wanted instruction a state.
+func (it *interp) reach(fi uint32, addrs []uint64) {
 	it.start(fi)
 	it.run()
 	// Code that no direct branch reaches: landing pads, targets of computed
@@ -78,7 +85,6 @@ func (o *Object) statesAt(fi uint32, addrs []uint64) map[uint64]*state {
 			it.want[a] = unknownState(it.o.mach.abi())
 		}
 	}
-	return it.want
 }
 
 // interpreter prepares the interpretation of a function.
@@ -284,6 +290,9 @@ func compared(in *x86.Inst) (reg uint8, c int64, ok bool) {
 
 // note keeps the state before a wanted instruction.
 func (it *interp) note(at uint64, s *state) {
+	if it.seen != nil && at < it.fn.End {
+		it.seen.set(at - it.fn.Start)
+	}
 	if w, ok := it.want[at]; ok {
 		if w == nil {
 			it.want[at] = s.clone()

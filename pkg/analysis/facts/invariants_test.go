@@ -56,7 +56,15 @@ func invariants(f *Facts) []string {
 		}
 		below(at+" region", fn.Regions, nr)
 		below(at+" string", fn.Strings, ns)
+		for k := range fn.Passes {
+			p := &fn.Passes[k]
+			if p.Import && int(p.To) >= ni || !p.Import && int(p.To) >= nf || len(p.Args) == 0 || k > 0 && comparePasses(fn.Passes[k-1], *p) >= 0 {
+				wrong("%s passes %d of %d is of or behind %d", at, k, len(fn.Passes), p.To)
+			}
+			argInvariants(p.Args, func(format string, args ...any) { wrong(at+" "+format, args...) })
+		}
 		for k := range fn.Sites {
+			argInvariants(fn.Sites[k].Args, func(format string, args ...any) { wrong(at+" "+format, args...) })
 			siteInvariants(fn, &fn.Sites[k], nf, func(format string, args ...any) { wrong(at+" "+format, args...) })
 		}
 	}
@@ -91,6 +99,15 @@ func invariants(f *Facts) []string {
 		}
 	}
 	return bad
+}
+
+func argInvariants(list []Arg, wrong func(string, ...any)) {
+	for i := range list {
+		a := &list[i]
+		if len(a.Values)+len(a.Params) == 0 || len(a.Values) > maxArgValues || !slices.IsSorted(a.Values) || !slices.IsSorted(a.Params) || i > 0 && list[i-1].At >= a.At {
+			wrong("argument at %d: %v, %v", a.At, a.Values, a.Params)
+		}
+	}
 }
 
 func siteInvariants(fn *Func, s *Site, funcs int, wrong func(string, ...any)) {

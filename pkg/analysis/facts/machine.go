@@ -55,6 +55,9 @@ type abi struct {
 	// args are the registers in which the C convention passes arguments, in
 	// their order; goArgs are those in which either convention does.
 	args, goArgs []uint8
+	// kernelArgs are those in which a system call has its arguments; nil when
+	// they aren't looked at.
+	kernelArgs []uint8
 	// clobbered are the registers that a C function may change; goClobbered are
 	// the others that a Go function may change, too.
 	clobbered, goClobbered []uint8

@@ -70,6 +70,8 @@ type Object struct {
 	shallow bool                // whether values of variables don't matter
 	budget  int                 // instructions that may still be interpreted
 	refd    map[uint32]bool     // functions that more than direct calls can enter
+	held    map[uint64]struct{} // addresses inside of functions that something keeps
+	via     map[viaSite]passedState
 	// callbacks tells of functions that read a number behind a pointer when
 	// they are called back whether all who pass them are known.
 	callbacks map[uint32]bool

@@ -93,6 +93,8 @@ func (o *Object) interpret(fi uint32, v val, depth int) numbers {
 				return unresolved("the number is computed from a parameter")
 			}
 			out.from = append(out.from, wrapKey{fn: fi, loc: Loc(a.a)})
+		case aParam16: // a number fits; callers' values are cut by the kernel's check
+			out.from = append(out.from, wrapKey{fn: fi, loc: Loc(a.a)})
 		case aDerefP:
 			out.from = append(out.from, wrapKey{fn: fi, loc: Loc(a.a), deref: true, off: a.off})
 		case aGlobal:
@@ -243,15 +245,16 @@ func (o *Object) resolveSites(ctx context.Context) error {
 		for i := range fn.Sites {
 			addrs[i] = fn.Sites[i].Addr
 		}
-		states := o.statesAt(uint32(fi), addrs)
+		states := o.statesCovering(uint32(fi), addrs)
 		for i := range fn.Sites {
 			s := &fn.Sites[i]
-			n := o.interpret(uint32(fi), states[s.Addr].regs[o.mach.abi().number], 0)
+			o.directArgs(s, states.all[s.Addr])
+			n := o.interpret(uint32(fi), states.plain[s.Addr].regs[o.mach.abi().number], 0)
 			work = append(work, o.settle(s, n)...)
 			note(uint32(fi), n)
 		}
 	}
-	o.callbacks = map[uint32]bool{}
+	o.callbacks, o.via = map[uint32]bool{}, map[viaSite]passedState{}
 	for len(work) > 0 {
 		k := work[len(work)-1]
 		work = work[:len(work)-1]
@@ -276,6 +279,7 @@ func (o *Object) resolveSites(ctx context.Context) error {
 			for _, p := range o.passedAt(c, o.callSites(c, k.fn), k, 0) {
 				s := Site{Addr: p.at, Kind: SiteSyscall, Via: k.fn + 1}
 				work = append(work, o.settle(&s, p.numbers)...)
+				o.via[viaSite{c, uint32(len(fn.Sites))}] = p.passedState
 				fn.Sites = append(fn.Sites, s)
 				note(k.fn, p.numbers)
 			}
@@ -293,6 +297,7 @@ func (o *Object) resolveSites(ctx context.Context) error {
 			sites[i].Called = known && sites[i].Derefs
 		}
 	}
+	o.resolveArgs()
 	return nil
 }
 

@@ -545,7 +545,7 @@ func (it *interp) extend(s *state, in *x86.Inst, next uint64) {
 			}
 			out = append(out, atom{aConst, 0, c})
 		case a.kind == aParam && a.off == 0 && wide:
-			out = append(out, a) // a number fits into 16 bits; callers' values are cut by the kernel's check
+			out = append(out, atom{aParam16, a.a, 0})
 		default:
 			it.setReg(s, in.Reg, size, top)
 			return

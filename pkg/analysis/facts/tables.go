@@ -53,6 +53,7 @@ func (o *Object) jumpTable(fn *Func, self int, base uint64, bounds []uint64) {
 		}
 		if i != self {
 			fn.edge(i, EdgeTable)
+			o.inner(i, to)
 		} else {
 			o.tables[uint32(self)] = append(o.tables[uint32(self)], to)
 		}

@@ -15,13 +15,14 @@ const maxAtoms = 32
 type atomKind uint8
 
 const (
-	aConst  atomKind = iota + 1 // off
-	aParam                      // what location a held at entry, plus off
-	aStack                      // stack pointer at entry, plus off
-	aGlobal                     // what is stored at static address a, plus off
-	aDerefP                     // what is stored off bytes behind the pointer in parameter a
-	aDerefG                     // what is stored off bytes behind the pointer at address a
-	aLow8                       // only the low byte is known: off
+	aConst   atomKind = iota + 1 // off
+	aParam                       // what location a held at entry, plus off
+	aStack                       // stack pointer at entry, plus off
+	aGlobal                      // what is stored at static address a, plus off
+	aDerefP                      // what is stored off bytes behind the pointer in parameter a
+	aDerefG                      // what is stored off bytes behind the pointer at address a
+	aLow8                        // only the low byte is known: off
+	aParam16                     // the low 16 bits of what location a held at entry
 )
 
 // atom is one alternative of a value.

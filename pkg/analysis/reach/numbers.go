@@ -191,6 +191,7 @@ func (g *graph) number(nr int32, from, to node, at uint64, edge string) {
 		g.res.Calls[nr] = &Call{Nr: nr}
 	}
 	g.res.Calls[nr].Sites++
+	g.res.Calls[nr].free = true
 }
 
 // ownSites reports whether a parameter belongs to a site of the facts, whose

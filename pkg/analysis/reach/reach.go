@@ -18,6 +18,7 @@ import (
 
 	"github.com/confinehq/confine/pkg/analysis/facts"
 	"github.com/confinehq/confine/pkg/analysis/link"
+	"github.com/confinehq/confine/pkg/syscalls"
 )
 
 // Issue is an imprecision or an omission.
@@ -61,6 +62,16 @@ type Call struct {
 	Site  Site
 	// Sites is the number of places that make it.
 	Sites int
+	// Args are the arguments that can have certain values only.
+	Args []Arg
+	free bool // some place's arguments aren't known
+}
+
+// Arg is an argument of a call with all values that it can have: the lower 32
+// bits of each, sorted.
+type Arg struct {
+	Index  int
+	Values []uint32
 }
 
 // Name is a string that reachable code or data refers to.
@@ -115,6 +126,7 @@ type member struct {
 	strs    map[uint32]bool    // indexes of strings that were reached
 	wraps   map[uint32][]param // what calls from other places pass as numbers
 	callers map[uint32][]caller
+	rooted  map[uint32]bool // functions that the kernel or the loader calls
 	// bound caches what an import binds to; key: import index.
 	bound map[uint32][]target
 }
@@ -161,6 +173,7 @@ type graph struct {
 	anyName  bool            // a computed name is looked up: all their exports count
 	loads    []Name          // libraries named by what is reachable, to be loaded
 	loaded   map[string]bool // key: name
+	foreign  bool            // functions may be called with arguments that no code shows
 	err      error
 }
 
@@ -175,6 +188,8 @@ type Options struct {
 	NoConfigured bool
 	// Surplus asks for Result.Surplus.
 	Surplus bool
+	// Arch is the table of the calls.
+	Arch syscalls.Arch
 }
 
 // Service is a library that is loaded by configuration. Its functions are
@@ -216,6 +231,7 @@ func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 		return nil, g.err
 	}
 	g.finish()
+	g.arguments(o.Arch)
 	if o.Surplus {
 		g.res.Surplus = g.surplus(g.res.Trail)
 	}
@@ -243,7 +259,7 @@ func (g *graph) note(kind, object, detail string) {
 func (g *graph) addMembers() {
 	from := int32(len(g.members))
 	for _, lm := range g.linker.Members()[from:] {
-		m := &member{link: lm, strs: map[uint32]bool{}, wraps: map[uint32][]param{}, callers: map[uint32][]caller{}, bound: map[uint32][]target{}}
+		m := &member{link: lm, strs: map[uint32]bool{}, wraps: map[uint32][]param{}, callers: map[uint32][]caller{}, rooted: map[uint32]bool{}, bound: map[uint32][]target{}}
 		f, err := lm.Object.Facts(g.ctx)
 		if err != nil {
 			g.issue("unreadable-object", lm.Object.Path, err.Error(), false)
@@ -275,6 +291,7 @@ func (g *graph) addMembers() {
 
 func (g *graph) entry(i int32) {
 	if e := g.members[i].facts.Entry; e > 0 {
+		g.members[i].rooted[e-1] = true
 		g.enter(node{m: i, i: e - 1}, noNode, "entry", direct)
 	}
 }
@@ -288,11 +305,15 @@ func (g *graph) roots(i int32) {
 		}
 	} else {
 		for _, f := range m.facts.Roots {
+			m.rooted[f] = true
 			g.enter(node{m: i, i: f}, g.cause, "init", direct)
 		}
 	}
 	for _, imp := range m.facts.RootImports {
 		for _, t := range g.bind(i, imp) {
+			if t.fun {
+				g.members[t.n.m].rooted[t.n.i] = true
+			}
 			g.enter(t.n, g.cause, "init", direct)
 		}
 	}

@@ -1,0 +1,190 @@
+package reach
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/confinehq/confine/pkg/analysis/facts"
+	"github.com/confinehq/confine/pkg/syscalls"
+)
+
+const (
+	// maxArgValues bounds the values that an argument is known by; with more it
+	// can be anything.
+	maxArgValues = 64
+	// maxArgParams bounds the parameters that are asked for one argument.
+	maxArgParams = 1 << 14
+)
+
+// values are the numbers that an argument or a parameter can be: the lower 32
+// bits of each.
+type values struct {
+	any  bool
+	list map[uint32]bool
+}
+
+func (v *values) add(list []uint32) {
+	if v.any {
+		return
+	}
+	if v.list == nil {
+		v.list = map[uint32]bool{}
+	}
+	for _, x := range list {
+		v.list[x] = true
+	}
+	if len(v.list) > maxArgValues {
+		*v = values{any: true}
+	}
+}
+
+// argument is a parameter of a function whose value an argument takes.
+type argument struct {
+	n node
+	l param
+}
+
+// arguments finds what the calls can choose by their arguments, once all that
+// is reachable is known. A number that can be any leaves every argument free.
+func (g *graph) arguments(arch syscalls.Arch) {
+	if g.res.Widened || g.unseenCode() {
+		return
+	}
+	a := &arguments{g: g, arch: arch, sites: map[int32]map[int]*values{}, known: map[argument]*values{}}
+	for mi, m := range g.members {
+		for fi := range m.facts.Funcs {
+			if !m.funcs[fi].ok {
+				continue
+			}
+			for k := range m.facts.Funcs[fi].Sites {
+				a.site(node{m: int32(mi), i: uint32(fi)}, &m.facts.Funcs[fi].Sites[k])
+			}
+		}
+	}
+	for nr, c := range g.res.Calls {
+		if c.free {
+			continue
+		}
+		for _, i := range slices.Sorted(maps.Keys(a.sites[nr])) {
+			if v := a.sites[nr][i]; !v.any && len(v.list) > 0 {
+				c.Args = append(c.Args, Arg{Index: i, Values: slices.Sorted(maps.Keys(v.list))})
+			}
+		}
+	}
+}
+
+// unseenCode reports whether functions may be called with arguments that no
+// code of the closure shows: an object is missing, or a library calls whatever
+// function it is told to, with whatever arguments.
+func (g *graph) unseenCode() bool {
+	if len(g.linker.Missing) > 0 || len(g.linker.Unreadable) > 0 {
+		return true
+	}
+	return slices.ContainsFunc(g.res.Issues, func(i Issue) bool { return i.Kind == "unreadable-object" }) || g.foreign
+}
+
+type arguments struct {
+	g     *graph
+	arch  syscalls.Arch
+	sites map[int32]map[int]*values // keys: number, position
+	known map[argument]*values
+}
+
+// site adds what one site can choose.
+func (a *arguments) site(n node, s *facts.Site) {
+	for _, nr := range s.Nrs {
+		name, ok := syscalls.Name(a.arch, int(nr))
+		if !ok {
+			continue
+		}
+		for _, i := range syscalls.Chooses(name) {
+			if a.sites[nr] == nil {
+				a.sites[nr] = map[int]*values{}
+			}
+			v := a.sites[nr][i]
+			if v == nil {
+				v = &values{}
+				a.sites[nr][i] = v
+			}
+			arg, ok := s.At(i)
+			if !ok || s.Kind != facts.SiteSyscall {
+				*v = values{any: true}
+			}
+			if v.any {
+				continue
+			}
+			v.add(arg.Values)
+			for _, l := range arg.Params {
+				v.join(a.parameter(argument{n, l}))
+			}
+		}
+	}
+}
+
+func (v *values) join(w *values) {
+	if w.any {
+		*v = values{any: true}
+		return
+	}
+	v.add(slices.Collect(maps.Keys(w.list)))
+}
+
+// parameter returns what a parameter can be: whatever those who can enter its
+// function pass, through any number of functions.
+func (a *arguments) parameter(p argument) *values {
+	if v := a.known[p]; v != nil {
+		return v
+	}
+	out := &values{}
+	seen := map[argument]bool{p: true}
+	for work := []argument{p}; len(work) > 0 && !out.any; {
+		p := work[len(work)-1]
+		work = work[:len(work)-1]
+		if v := a.known[p]; v != nil {
+			out.join(v)
+			continue
+		}
+		next, ok := a.passed(p, out)
+		if !ok || len(seen) > maxArgParams {
+			out = &values{any: true}
+			break
+		}
+		for _, q := range next {
+			if !seen[q] {
+				seen[q] = true
+				work = append(work, q)
+			}
+		}
+	}
+	a.known[p] = out
+	return out
+}
+
+// passed adds the constants that callers pass for a parameter, and returns the
+// parameters of their own that they pass on; false when it can be anything.
+func (a *arguments) passed(p argument, out *values) ([]argument, bool) {
+	m := a.g.members[p.n.m]
+	if len(m.taken[p.n.i]) > 0 || m.rooted[p.n.i] || len(m.callers[p.n.i]) == 0 {
+		return nil, false
+	}
+	var next []argument
+	for _, c := range m.callers[p.n.i] {
+		to, imported := p.n.i, false
+		if c.imp >= 0 {
+			to, imported = uint32(c.imp), true
+		}
+		pass := a.g.members[c.m].facts.Funcs[c.fn].Passed(to, imported)
+		if pass == nil {
+			return nil, false
+		}
+		arg, ok := pass.Known(p.l)
+		if !ok {
+			return nil, false
+		}
+		out.add(arg.Values)
+		for _, l := range arg.Params {
+			next = append(next, argument{node{m: c.m, i: c.fn}, l})
+		}
+	}
+	return next, true
+}
