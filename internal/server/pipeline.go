@@ -176,6 +176,7 @@ func (s *Server) analyse(r *run, seen *observation) (*analysis.Result, error) {
 		return nil, s.analysisError(r, err)
 	}
 	req := analysis.Request{Root: root, Programs: programs, Options: analysis.Options{
+		NoArgs:   true,
 		Observed: true, Explain: true,
 		Progress: func(done, total int) { r.tell(stageAnalyse, false, done, total, "objects") },
 	}}

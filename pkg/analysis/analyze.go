@@ -252,7 +252,7 @@ func (a *analysis) compatCall(name, object string, c *reach.Call) {
 // conditions are those of a call, none when any call may be made: 32-bit code
 // has arguments of its own.
 func (a *analysis) conditions(c *call) []ArgCondition {
-	if a.compat || a.widened != nil {
+	if a.compat || a.widened != nil || a.req.Options.NoArgs {
 		return nil
 	}
 	return c.conditions()

@@ -55,6 +55,8 @@ type Options struct {
 	// Progress, when not nil, is called now and then with the number of
 	// objects done and known.
 	Progress func(done, total int)
+	// NoArgs leaves conditions on arguments out.
+	NoArgs bool
 	// Surplus asks for Result.Surplus, which costs time.
 	Surplus bool
 	// Explain asks for Result.Explanation.
