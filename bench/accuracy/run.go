@@ -98,7 +98,12 @@ func (r *runner) run(ctx context.Context, p program) (trace, error) {
 			return nil, fmt.Errorf("%w: setup: %w", errLeftOut, err)
 		}
 	}
-	log := filepath.Join(dir, "strace.log")
+	logs, err := os.MkdirTemp("", "accuracy-log-") // the program may do as it likes with its own folder
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(logs)
+	log := filepath.Join(logs, "strace.log")
 	if err := r.traced(ctx, dir, log, p); err != nil {
 		return nil, err
 	}

@@ -122,6 +122,12 @@ func (o *Object) pointTo(g *Region, to uint64) {
 		if s, ok := o.stringAt(to); ok {
 			g.Strings = append(g.Strings, s)
 		}
+		for _, e := range o.relativeTable(to) {
+			if fn := o.FuncAt(e.to); fn >= 0 {
+				g.Funcs = append(g.Funcs, uint32(fn))
+				o.inner(fn, e.to)
+			}
+		}
 	}
 }
 
@@ -159,8 +165,7 @@ func (o *Object) scanWords(arrays func(uint64) bool) {
 	f := o.File
 	for i := range o.Facts.Regions {
 		g := &o.Facts.Regions[i]
-		switch g.Name {
-		case ".eh_frame", ".eh_frame_hdr", ".gcc_except_table", ".gopclntab", ".dynsym", ".dynstr", ".hash", ".gnu.hash", ".note.gnu.build-id":
+		if linkers(g.Name) && !o.isGOT(i) {
 			continue
 		}
 		b := f.Bytes(g.Start, g.End-g.Start)

@@ -22,6 +22,7 @@ const (
 	refLoad                    // memory operand there
 	refAddr                    // the address itself is computed (lea)
 	refImm                     // an immediate that may be the address
+	refBase                    // the address is computed to find the global offset table by it
 )
 
 // ref is one address in one instruction.
@@ -30,6 +31,8 @@ type ref struct {
 	off  uint32 // of the instruction, from the start of the code
 	kind refKind
 }
+
+func byOffset(a, b ref) int { return cmp.Compare(a.off, b.off) }
 
 // at is the address of the instruction that a reference lies in.
 func (o *Object) at(r *ref) uint64 { return o.textLo + uint64(r.off) }
@@ -55,10 +58,13 @@ type Object struct {
 	sites   []rawSite
 	indir   []uint64 // addresses of computed jumps (not calls)
 	icalls  []uint64
-	targets bitset           // known targets, by address - textLo: where code is entered
-	starts  bitset           // those of them at which a function begins
-	relocAt map[uint64]int   // address of a slot to its index in File.Relocs
-	imports map[int32]uint32 // index of a dynamic symbol to that of an import
+	wides   []wideImm          // 64-bit immediates, until they are looked at
+	named   []uint64           // addresses that code or data names, sorted
+	tabled  map[uint64][]entry // addresses of data to where the words of a table there lead
+	targets bitset             // known targets, by address - textLo: where code is entered
+	starts  bitset             // those of them at which a function begins
+	relocAt map[uint64]int     // address of a slot to its index in File.Relocs
+	imports map[int32]uint32   // index of a dynamic symbol to that of an import
 	strIdx  map[string]uint32
 	entries map[uint32][]uint64 // function index to entries that aren't its start
 	tables  map[uint32][]uint64 // function index to targets of its jump tables inside of it
@@ -139,14 +145,22 @@ func (o *Object) build(ctx context.Context) error {
 	if err := o.decodeAll(ctx); err != nil {
 		return err
 	}
-	byOffset := func(a, b ref) int { return cmp.Compare(a.off, b.off) }
-	if !slices.IsSortedFunc(o.refs, byOffset) {
-		slices.SortStableFunc(o.refs, byOffset)
+	o.sortRefs()
+	if len(o.wides) > 0 {
+		o.largeModel()
+		if err := o.decodeTargets(ctx); err != nil {
+			return err
+		}
+		o.sortRefs()
 	}
 	sort.Slice(o.sites, func(i, j int) bool { return o.sites[i].at < o.sites[j].at })
 	sort.Slice(o.indir, func(i, j int) bool { return o.indir[i] < o.indir[j] })
 	o.intervals()
 	o.tailTargets()
+	if o.relativeTables() {
+		o.Facts.Funcs = nil
+		o.intervals()
+	}
 	o.regions()
 	o.attribute()
 	o.data()
@@ -282,6 +296,18 @@ func (o *Object) decodeAll(ctx context.Context) error {
 		}
 	}
 	o.mach.addresses(o)
+	return o.decodeTargets(ctx)
+}
+
+func (o *Object) sortRefs() {
+	if !slices.IsSortedFunc(o.refs, byOffset) {
+		slices.SortStableFunc(o.refs, byOffset)
+	}
+}
+
+// decodeTargets decodes from every known target that isn't an instruction
+// boundary yet.
+func (o *Object) decodeTargets(ctx context.Context) error {
 	done := make(bitset, len(o.bound))
 	for {
 		var todo []uint64
@@ -397,8 +423,12 @@ func (o *Object) instruction(at, next uint64, in *x86.Inst, nonPIE bool) {
 			o.sites = append(o.sites, rawSite{at, SiteInt80})
 		case nonPIE && (op >= 0xb8 && op <= 0xbf || op == 0xc7 || op == 0x68 || op == 0x81):
 			o.immediate(at, uint64(in.Imm))
+			if op >= 0xb8 && op <= 0xbf && in.OpSize == 8 {
+				o.wide(at, in.Imm)
+			}
 		case op >= 0xb8 && op <= 0xbf && in.OpSize == 8:
 			o.immediate(at, uint64(in.Imm)) // movabs: large code model
+			o.wide(at, in.Imm)
 		}
 	case x86.Map0F:
 		switch op := in.Op; {

@@ -116,6 +116,12 @@ func (f *File) dynamic() {
 	}
 }
 
+// Dynamic returns the value of an entry of the dynamic table.
+func (f *File) Dynamic(tag elf.DynTag) (uint64, bool) {
+	v, ok := f.dyn[tag]
+	return v, ok
+}
+
 // symbolCount finds the length of the dynamic symbol table, which no dynamic
 // tag states: from DT_HASH, from DT_GNU_HASH, or up to the string table that
 // follows it in practice.

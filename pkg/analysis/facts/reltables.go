@@ -1,0 +1,230 @@
+package facts
+
+import (
+	"slices"
+	"sort"
+
+	"github.com/confinehq/confine/pkg/analysis/object"
+)
+
+// Compilers and assemblers keep distances to functions in tables, so that they
+// need no relocations: from the table's start (lookup tables of position-
+// independent code, tables among hand-written code), or from the word's own
+// place (relative pointers of Swift and of relative vtables). Who computes the
+// address of such a table, or jumps there, may be another function than the one
+// that names it. So every word behind an address that code names counts that
+// leads in either way to the start of a function; and, where there are no
+// unwind ranges to tell what a function is, a run of words from that address on
+// that lead to instructions.
+
+// minRun is the number of words that make a table of what aren't known to be
+// functions: a single one is too likely to be something else.
+const minRun = 2
+
+// entry is one word of a table: where it leads, and where it would lead as a
+// distance from the start of the table.
+type entry struct{ to, near uint64 }
+
+// maxTable bounds the words that are looked at behind one address.
+const maxTable = 1 << 16
+
+// relativeTables adds a reference to every such target, at the instruction that
+// names the table, and reports whether code is entered that wasn't known to be.
+func (o *Object) relativeTables() (again bool) {
+	o.named = o.namedAddresses()
+	computed := map[int]bool{}
+	for _, at := range o.indir {
+		computed[o.FuncAt(at)] = true
+	}
+	o.tabled = map[uint64][]entry{}
+	var found []ref
+	for i := range o.refs {
+		r := &o.refs[i]
+		if r.kind == refJump || r.kind == refSlot || r.kind == refBase {
+			continue
+		}
+		targets := o.relativeTable(r.to)
+		if len(targets) == 0 {
+			continue
+		}
+		self := o.FuncAt(o.at(r))
+		for _, e := range targets {
+			t := e.to
+			to := o.FuncAt(t)
+			if computed[self] && e.near != t && o.FuncAt(e.near) == self {
+				continue // its own jump table, misread
+			}
+			if to == self && computed[self] && !o.code(r.to) || to < 0 {
+				continue // its own jump table
+			}
+			start := o.Facts.Funcs[to].Start == t
+			if !start && computed[self] && !o.code(r.to) {
+				continue // a jump table that leaves the function
+			}
+			found = append(found, ref{t, r.off, refAddr})
+			if to != self && !start && !o.startsAt(t) {
+				o.enter(t, true)
+				again = true
+			}
+		}
+	}
+	for i := range o.File.Relocs {
+		if r := &o.File.Relocs[i]; r.Type == object.RRelative && !o.code(r.Addend) {
+			for _, e := range o.relativeTable(r.Addend) {
+				t := e.to
+				if to := o.FuncAt(t); to >= 0 && o.Facts.Funcs[to].Start != t && !o.startsAt(t) {
+					o.enter(t, true)
+					again = true
+				}
+			}
+		}
+	}
+	if len(found) == 0 {
+		return again
+	}
+	o.refs = append(o.refs, found...)
+	slices.SortStableFunc(o.refs, byOffset)
+	return again
+}
+
+// namedAddresses returns the sorted addresses that some instruction names: a
+// table ends where the next such thing begins.
+func (o *Object) namedAddresses() []uint64 {
+	out := make([]uint64, 0, len(o.refs)/4)
+	for i := range o.refs {
+		if r := &o.refs[i]; r.kind != refJump && r.kind != refSlot && r.kind != refBase {
+			out = append(out, r.to)
+		}
+	}
+	for i := range o.File.Relocs {
+		if r := &o.File.Relocs[i]; r.Type == object.RRelative {
+			out = append(out, r.Addend)
+		}
+	}
+	if !o.File.IsPIE {
+		for _, s := range o.File.Sections {
+			if !s.Exec && !s.NoBits && !linkers(s.Name) {
+				out = o.dataWords(out, s)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// dataWords appends the aligned words of a section that are addresses of data.
+func (o *Object) dataWords(out []uint64, s object.Section) []uint64 {
+	for a := (s.Addr + 7) &^ 7; a+8 <= s.Addr+s.Size; a += 8 {
+		if v, ok := o.File.U64(a); ok && v >= 4096 && o.File.InImage(v) && !o.code(v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// relativeTable returns where the words of a table at base lead; each base is
+// looked at once.
+func (o *Object) relativeTable(base uint64) []entry {
+	t, ok := o.tabled[base]
+	if !ok {
+		t = o.readTable(base, o.named)
+		o.tabled[base] = t
+	}
+	return t
+}
+
+func (o *Object) readTable(base uint64, bounds []uint64) []entry {
+	s := o.File.SectionAt(base)
+	if s < 0 || o.File.Sections[s].NoBits || linkers(o.File.Sections[s].Name) {
+		return nil
+	}
+	if o.code(base) && o.inFDE(base) {
+		return nil // compilers' own code
+	}
+	end := o.File.Sections[s].Addr + o.File.Sections[s].Size
+	if i := sort.Search(len(bounds), func(i int) bool { return bounds[i] > base }); i < len(bounds) {
+		end = min(end, bounds[i])
+	}
+	b := o.File.Bytes(base, end-base)
+	if len(b) > maxTable*4 {
+		b = b[:maxTable*4]
+	}
+	if o.code(base) {
+		return o.tableInText(base, b)
+	}
+	var out, weak []entry
+	run := true
+	for p := 0; p+4 <= len(b); p += 4 {
+		w := uint64(int64(int32(le32(b[p:]))))
+		near, own := base+w, base+uint64(p)+w
+		if !o.File.IsPIE && o.functionStart(w) { // a 32-bit pointer
+			out = append(out, entry{w, w})
+		}
+		switch {
+		case o.functionStart(near):
+			out = append(out, entry{near, near})
+			weak = append(weak, entry{near, near})
+		case run && o.unbounded(near):
+			weak = append(weak, entry{near, near})
+		default:
+			run = false
+			if p > 0 && o.functionStart(own) {
+				out = append(out, entry{own, near})
+			}
+		}
+	}
+	if len(weak) >= minRun {
+		out = append(out, weak...)
+	}
+	return out
+}
+
+// tableInText reads a table among hand-written code, which ends before the
+// first of its targets.
+func (o *Object) tableInText(base uint64, b []byte) []entry {
+	var out []entry
+	end := ^uint64(0)
+	for p := 0; p+4 <= len(b); p += 4 {
+		at := base + uint64(p)
+		if at >= end {
+			break
+		}
+		t := base + uint64(int64(int32(le32(b[p:]))))
+		if t >= base && t < at+4 || !o.functionStart(t) && !o.unbounded(t) {
+			break
+		}
+		out = append(out, entry{t, t})
+		if t > base {
+			end = min(end, t)
+		}
+	}
+	if len(out) < minRun || slices.ContainsFunc(out, func(e entry) bool { return e.to >= base && e.to < base+4*uint64(len(out)) }) {
+		return nil
+	}
+	return out
+}
+
+// functionStart reports whether a function begins at an address.
+func (o *Object) functionStart(t uint64) bool {
+	if t < o.textLo || t >= o.textHi || !o.bound.has(t-o.textLo) || !o.code(t) {
+		return false
+	}
+	i := o.FuncAt(t)
+	return i >= 0 && o.Facts.Funcs[i].Start == t && (o.inFDE(t) || o.startsAt(t))
+}
+
+// unbounded reports whether an address can be that of an instruction of code
+// without unwind ranges.
+func (o *Object) unbounded(t uint64) bool {
+	return t >= o.textLo && t < o.textHi && o.bound.has(t-o.textLo) && o.code(t) && !o.inFDE(t) && o.plausible(t)
+}
+
+// linkers reports whether a section holds tables for the linker, the loader or
+// the unwinder, that code doesn't call by.
+func linkers(name string) bool {
+	switch name {
+	case ".got", ".got.plt", ".eh_frame", ".eh_frame_hdr", ".gcc_except_table", ".gopclntab", ".dynsym", ".dynstr", ".hash", ".gnu.hash", ".note.gnu.build-id":
+		return true
+	}
+	return false
+}
