@@ -47,10 +47,10 @@
 //     number, is called through that pointer by this object alone, with
 //     constants (note "indirect-number"). Pointers to functions lead to their
 //     start.
-//   - Code addresses are relative to the instruction, or absolute: the large
-//     code model's offsets from the global offset table are not followed.
-//   - Tables of distances to functions hold targets of jumps of the function
-//     that names the table.
+//   - Code addresses are relative to the instruction, absolute, distances in a
+//     table (from its start or from the word itself) that code or data names,
+//     or offsets of the large code model from the global offset table. Tables
+//     that begin before the address that is named aren't followed.
 //   - A callback that reads a number behind a pointer gets that pointer in the
 //     call that passes the callback.
 //   - Bytes between unwind ranges that can't be instructions of a user program
