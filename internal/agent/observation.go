@@ -64,17 +64,24 @@ func runInfo(seen *observed) *confinev1.Run {
 		Events: uint32(min(seen.snapshot.GetEvents(), 1<<32-1)), Lost: uint32(min(seen.snapshot.GetLost(), 1<<32-1)),
 		SettledBy: seen.outcome.Text, Seconds: seen.seconds, ExitCode: seen.exitCode,
 	}
-	for _, rec := range seen.snapshot.GetRecorded() {
-		run.Recorded = append(run.Recorded, &confinev1.Recorded{
+	run.Recorded = recorded(seen.snapshot)
+	if seen.exitCode != nil && *seen.exitCode != 0 {
+		run.Output = seen.output
+	}
+	return run
+}
+
+// recorded names the calls that each process image made.
+func recorded(snap *confinev1.SnapshotResponse) []*confinev1.Recorded {
+	var out []*confinev1.Recorded
+	for _, rec := range snap.GetRecorded() {
+		out = append(out, &confinev1.Recorded{
 			Path:     rec.GetProcess(),
 			Syscalls: callNames(nativeArch(), rec.GetNrs()),
 			Compat:   callNames(syscalls.I386, rec.GetCompatNrs()),
 		})
 	}
-	if seen.exitCode != nil && *seen.exitCode != 0 {
-		run.Output = seen.output
-	}
-	return run
+	return out
 }
 
 // nativeArch is the table of this machine's own calls.

@@ -21,12 +21,14 @@ type analyzeOptions struct {
 	noFollow    bool
 	noCache     bool
 	surplus     bool
+	explain     string
+	explained   explainOptions
 	file        string
 }
 
 func newAnalyze(a *app) *cobra.Command {
 	var o analyzeOptions
-	formats := []string{"text", "json", "oci"}
+	formats := []string{"text", "json", "oci", "dot"}
 	cmd := &cobra.Command{
 		Use:   "analyze ROOT --entrypoint PATH...",
 		Short: "Find the system calls of programs in a folder, without running them",
@@ -34,9 +36,13 @@ func newAnalyze(a *app) *cobra.Command {
 that they load and execute, and finds every system call that their code can
 reach. It needs no server and runs nothing.
 
-Exit code 3 says that something could not be resolved; the answer lists it.`,
+Exit code 3 says that something could not be resolved; the answer lists it.
+
+With --explain CALL it prints why that call can be made, as 'confinectl explain'
+does of a stored result; exit code 1 says that it can't.`,
 		Example: `  confinectl analyze / --entrypoint /usr/sbin/nginx
-  confinectl analyze ./rootfs --entrypoint /usr/bin/redis-server --no-follow -o json`,
+  confinectl analyze ./rootfs --entrypoint /usr/bin/redis-server --no-follow -o json
+  confinectl analyze ./rootfs --entrypoint /usr/bin/redis-server --explain socket --all`,
 		Args: exactArgs("ROOT"),
 	}
 	f := cmd.Flags()
@@ -45,25 +51,46 @@ Exit code 3 says that something could not be resolved; the answer lists it.`,
 	f.BoolVar(&o.noFollow, "no-follow", false, "leave out programs that the named ones execute, and libraries that only configuration names")
 	f.BoolVar(&o.noCache, "no-cache", false, "compute everything anew")
 	f.BoolVar(&o.surplus, "surplus", false, "rank the functions and data that bring in the most calls")
+	f.StringVar(&o.explain, "explain", "", "print why this system call can be made (-o text, json or dot)")
+	f.BoolVar(&o.explained.all, "all", false, "with --explain: all places that make the call, not the shortest chains alone")
+	f.IntVar(&o.explained.limit, "limit", 100, "with --all: show at most this many places")
+	_ = cmd.RegisterFlagCompletionFunc("explain", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return callNames(), cobra.ShellCompDirectiveNoFileComp
+	})
 	f.StringVarP(&o.file, "output-file", "f", "", "write the answer to this file")
 	output := outputFlag(cmd, formats...)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(cmd, *output, formats...); err != nil {
 			return err
 		}
-		if err := o.check(cmd); err != nil {
+		if err := o.check(cmd, *output); err != nil {
 			return err
 		}
 		result, err := a.analyze(cmd.Context(), args[0], o)
 		if err != nil {
 			return err
 		}
+		if o.explain != "" {
+			return a.explainAnalysis(cmd, result, o.explain, o.explained, *output)
+		}
 		return a.deliverAnalysis(result, *output, o.file)
 	}
 	return cmd
 }
 
-func (o *analyzeOptions) check(cmd *cobra.Command) error {
+func (o *analyzeOptions) check(cmd *cobra.Command, output string) error {
+	switch {
+	case o.explain == "" && output == "dot":
+		return usagef(cmd, "-o dot needs --explain CALL")
+	case o.explain == "" && o.explained.all:
+		return usagef(cmd, "--all needs --explain CALL")
+	case o.explain != "" && output == "oci":
+		return usagef(cmd, "--explain and -o oci exclude each other")
+	case o.explain != "" && o.file != "":
+		return usagef(cmd, "--explain and --output-file exclude each other")
+	case o.explained.limit < 1:
+		return usagef(cmd, "--limit %d is below 1", o.explained.limit)
+	}
 	if len(o.entrypoints) == 0 {
 		return usagef(cmd, "--entrypoint PATH is missing")
 	}
@@ -85,7 +112,7 @@ func (a *app) analyze(ctx context.Context, root string, o analyzeOptions) (*anal
 		// An analysis makes much that dies young: a smaller heap costs it little.
 		defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	}
-	req := analysis.Request{Root: dir, Options: analysis.Options{NoFollow: o.noFollow, Surplus: o.surplus}}
+	req := analysis.Request{Root: dir, Options: analysis.Options{NoFollow: o.noFollow, Surplus: o.surplus, Explain: o.explain != ""}}
 	for _, p := range o.entrypoints {
 		req.Programs = append(req.Programs, analysis.Program{Path: p, Load: o.load})
 	}

@@ -81,6 +81,8 @@ func (a *app) exit(err error) int {
 		return exitDone
 	case errors.Is(err, errIncomplete):
 		return exitIncomplete
+	case errors.Is(err, errNotAllowed):
+		return exitFailed
 	case errors.As(err, &usage):
 		fmt.Fprintf(a.err, "confinectl: %v\n", usage)
 		return exitUsage
@@ -126,7 +128,7 @@ Exit codes: 0 done and proven, 1 failed, 2 usage, 3 made but incomplete or not p
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress on standard error")
 	root.AddCommand(
 		newProfile(a), newStress(a), newAnalyze(a), newNodes(a), newMonitors(a), newProfiles(a), newShow(a),
-		newExport(a), newExplain(a), newToken(a), newLogin(a), newVersion(a),
+		newExport(a), newExplain(a), newCVEs(a), newToken(a), newLogin(a), newVersion(a),
 	)
 	return root
 }

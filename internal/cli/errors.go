@@ -27,6 +27,15 @@ func usagef(cmd *cobra.Command, format string, args ...any) error {
 	return &usageError{fmt.Sprintf(format, args...) + "; see '" + cmd.CommandPath() + " --help'"}
 }
 
+// usageOf turns a server's refusal of what the command line names into a usage
+// error.
+func usageOf(cmd *cobra.Command, err error) error {
+	if status.Code(err) == codes.InvalidArgument {
+		return usagef(cmd, "%s", oneLine(status.Convert(err).Message()))
+	}
+	return err
+}
+
 // noArgs, exactArgs and the like are cobra's, with usage errors.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {

@@ -1,133 +1,146 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
-	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/confinehq/confine/internal/term"
+	"github.com/confinehq/confine/internal/explain"
+	"github.com/confinehq/confine/pkg/analysis"
 	"github.com/confinehq/confine/pkg/syscalls"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
+// errNotAllowed ends a command that was asked why a call is allowed which
+// isn't. That has been said already.
+var errNotAllowed = errors.New("not allowed")
+
+// explainFormats are the forms in which a call is explained.
+func explainFormats() []string { return []string{"text", "json", "dot"} }
+
+type explainOptions struct {
+	all, unused bool
+	limit       int
+}
+
 func newExplain(a *app) *cobra.Command {
+	var o explainOptions
 	cmd := &cobra.Command{
-		Use:     "explain ID|IMAGE CALL",
-		Short:   "Say why a system call is allowed: from entry point to call site",
-		Example: "  confinectl explain redis clone",
-		Args:    exactArgs("ID or IMAGE", "CALL"),
+		Use:   "explain ID|IMAGE CALL",
+		Short: "Say why a system call is allowed: from entry point to call site",
+		Long: `explain prints the shortest chains from an entry point of a stored result's
+programs to the code that makes a system call: each function with its object and
+its place in it, what takes the address of those that are called through
+pointers, and where the number of the call comes from.
+
+With --unused it lists the calls that the profile allows and that no process made
+in the run, those through which the kernel was attacked most first.
+
+Exit code 1 says that the call isn't allowed; what comes nearest to it is shown.`,
+		Example: `  confinectl explain redis clone
+  confinectl explain redis socket --all
+  confinectl explain redis socket --all -o dot | dot -Tsvg > socket.svg
+  confinectl explain --unused redis`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.unused {
+				return exactArgs("ID or IMAGE")(cmd, args)
+			}
+			return exactArgs("ID or IMAGE", "CALL")(cmd, args)
+		},
+		ValidArgsFunction: a.completeExplain,
 	}
-	output := outputFlag(cmd, "text", "json")
+	cmd.Flags().BoolVar(&o.all, "all", false, "all places that make the call, not the shortest chains alone")
+	cmd.Flags().IntVar(&o.limit, "limit", 100, "show at most this many places (with --all) or calls (with --unused)")
+	cmd.Flags().BoolVar(&o.unused, "unused", false, "list the allowed calls that were not made, by risk")
+	output := outputFlag(cmd, explainFormats()...)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkOutput(cmd, *output, "text", "json"); err != nil {
+		if err := checkOutput(cmd, *output, explainFormats()...); err != nil {
 			return err
 		}
-		result, err := a.stored(cmd.Context(), args[0])
-		if err != nil {
-			return err
+		if o.limit < 1 {
+			return usagef(cmd, "--limit %d is below 1", o.limit)
 		}
-		call := findCall(result, args[1])
-		if call == nil {
-			return a.explainAbsent(cmd, result, args[1], *output)
+		if o.unused {
+			return a.explainUnused(cmd, args[0], o.limit, *output)
 		}
-		if *output == "json" {
-			return writeProto(a.out, call)
-		}
-		writeReasons(a.out, result, call)
-		return nil
+		return a.explainCall(cmd, args[0], args[1], o, *output)
 	}
 	return cmd
 }
 
-func findCall(r *confinev1.Result, name string) *confinev1.Syscall {
-	for _, s := range r.GetSyscalls() {
-		if s.GetName() == name {
-			return s
+// completeExplain completes the image and then the call.
+func (a *app) completeExplain(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	switch len(args) {
+	case 0:
+		return a.completeResults(cmd)
+	case 1:
+		return callNames(), cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}
+
+// callNames are the names that can be asked about.
+func callNames() []string {
+	var names []string
+	for _, c := range syscalls.All(syscalls.AMD64) {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+func (a *app) explainCall(cmd *cobra.Command, name, call string, o explainOptions, output string) error {
+	var resp *confinev1.ExplainResponse
+	err := a.withServer(cmd.Context(), func(c confinev1.OperatorServiceClient) (err error) {
+		limit := 0
+		if o.all {
+			limit = o.limit
 		}
+		resp, err = c.Explain(cmd.Context(), &confinev1.ExplainRequest{Name: name, Call: call, Limit: uint32(limit)})
+		return usageOf(cmd, err)
+	})
+	if err != nil {
+		return err
+	}
+	return a.writeExplained(explain.OfServer(resp, call), o.all, output)
+}
+
+// explainAnalysis explains a call of an analysis without a server.
+func (a *app) explainAnalysis(cmd *cobra.Command, r *analysis.Result, call string, o explainOptions, output string) error {
+	arch, known := syscalls.ForPlatform(r.Platform)
+	if _, ok := syscalls.Number(arch, call); known && !ok {
+		text := fmt.Sprintf("%s has no system call %q", r.Platform, call)
+		if near := syscalls.Similar(arch, call); near != "" {
+			text += fmt.Sprintf("; did you mean %q?", near)
+		}
+		return usagef(cmd, "%s", text)
+	}
+	limit := 0
+	if o.all {
+		limit = o.limit
+	}
+	return a.writeExplained(explain.OfAnalysis(r, call, limit), o.all, output)
+}
+
+func (a *app) writeExplained(d *explain.Document, all bool, output string) error {
+	switch output {
+	case "json":
+		data, err := plainJSON(d)
+		if err != nil {
+			return err
+		}
+		if err := write(a.out, data); err != nil {
+			return err
+		}
+	case "dot":
+		if err := explain.Dot(a.out, d); err != nil {
+			return err
+		}
+	default:
+		explain.Text(a.out, d, all)
+	}
+	if !d.Allowed {
+		return errNotAllowed
 	}
 	return nil
-}
-
-// explainAbsent answers for a call that the profile refuses, and refuses
-// itself to answer for one that doesn't exist.
-func (a *app) explainAbsent(cmd *cobra.Command, r *confinev1.Result, name, output string) error {
-	arch, known := syscalls.ForPlatform(r.GetPlatform())
-	if _, ok := syscalls.Number(arch, name); known && !ok {
-		return usagef(cmd, "%s has no system call %q", r.GetPlatform(), name)
-	}
-	if output == "json" {
-		return write(a.out, []byte("null\n"))
-	}
-	fmt.Fprintf(a.out, "%s is not allowed for %s: no code that the analysis reached makes it\n", name, r.GetImage())
-	return nil
-}
-
-func writeReasons(o *term.Output, r *confinev1.Result, s *confinev1.Syscall) {
-	seen := "not seen during the run"
-	if s.GetSeen() {
-		seen = "seen during the run"
-	}
-	fmt.Fprintf(o, "%s (%d) is allowed for %s, %s\n", o.Styles.Title.Render(s.GetName()), s.GetNr(), r.GetImage(), seen)
-	for _, c := range s.GetArgs() {
-		fmt.Fprintf(o, "  only with %s\n", condition(c))
-	}
-	for i, reason := range s.GetReasons() {
-		fmt.Fprintf(o, "\n%d. %s\n", i+1, strings.TrimSpace(reasonWord(reason.GetKind())+o.Styles.Dim.Render(" "+reason.GetDetail())))
-		writeChain(o, reason.GetChain())
-	}
-}
-
-// reasonWord says what a kind of reason means.
-func reasonWord(kind string) string {
-	switch kind {
-	case "site":
-		return "a call site is reachable:"
-	case "floor":
-		return "the container runtime needs it to start the container:"
-	case "kernel":
-		return "the kernel makes it for the program:"
-	case "fallback":
-		return "an imprecision was widened:"
-	}
-	return kind + ":"
-}
-
-// writeChain prints one function a line; the object is named where it changes.
-func writeChain(w io.Writer, chain []*confinev1.Frame) {
-	edges, names := 0, 0
-	for _, f := range chain {
-		edges = max(edges, len(f.GetEdge()))
-		names = max(names, len(frameName(f)))
-	}
-	object := ""
-	for _, f := range chain {
-		where := ""
-		if f.GetObject() != object {
-			object = f.GetObject()
-			where = object
-		}
-		line := "   " + term.Pad(f.GetEdge(), edges) + "  " + term.Pad(frameName(f), names) + "  " + where
-		fmt.Fprintln(w, strings.TrimRight(line, " "))
-	}
-}
-
-func frameName(f *confinev1.Frame) string {
-	if f.GetSymbol() == "" {
-		return fmt.Sprintf("+0x%x", f.GetAddress())
-	}
-	return f.GetSymbol()
-}
-
-// condition prints an argument condition as a person would write it.
-func condition(c *confinev1.ArgCondition) string {
-	arg := fmt.Sprintf("argument %d", c.GetIndex())
-	if c.GetOp() == "SCMP_CMP_MASKED_EQ" {
-		return fmt.Sprintf("%s & 0x%x == 0x%x", arg, c.GetValue(), c.GetValueTwo())
-	}
-	signs := map[string]string{
-		"SCMP_CMP_EQ": "==", "SCMP_CMP_NE": "!=", "SCMP_CMP_LT": "<", "SCMP_CMP_LE": "<=", "SCMP_CMP_GT": ">", "SCMP_CMP_GE": ">=",
-	}
-	return fmt.Sprintf("%s %s %d", arg, first(signs[c.GetOp()], c.GetOp()), c.GetValue())
 }

@@ -37,6 +37,7 @@ func checkProof(p *confinev1.Proof) *confinev1.Proof {
 			Caller: clean(d.GetCaller(), maxPath), Count: d.GetCount(), Pid: d.GetPid(),
 		})
 	}
+	out.Recorded = cleanRecorded(p.GetRecorded())
 	switch {
 	case !slices.Contains([]string{proofProven, proofDenied, proofFailed, proofSkipped}, out.Status):
 		out.Status, out.Detail = proofFailed, "the node gave a verdict that this server does not know"
@@ -58,6 +59,7 @@ func assemble(r *run, seen *observation, found *analysis.Result, set *callSet, p
 	if out.Image == "" {
 		out.Image = clean(subject(r.spec), 512)
 	}
+	markProven(out.Syscalls, proof)
 	for _, f := range seen.executed() {
 		out.Executed = append(out.Executed, &confinev1.Executed{Path: clean(f.GetPath(), maxPath), Sha256: f.GetSha256(), Kind: kindOf(f), Count: f.GetExecuted()})
 	}
@@ -117,12 +119,33 @@ func cleanRun(seen *observation) *confinev1.Run {
 	run := seen.run
 	run.SettledBy = clean(run.GetSettledBy(), maxText)
 	run.Output = cleanAll(run.GetOutput(), maxText, 100)
-	for _, rec := range run.GetRecorded() {
+	run.Recorded = cleanRecorded(run.GetRecorded())
+	return run
+}
+
+func cleanRecorded(list []*confinev1.Recorded) []*confinev1.Recorded {
+	for _, rec := range list {
 		rec.Path = clean(rec.GetPath(), maxPath)
 		rec.Syscalls = cleanAll(rec.GetSyscalls(), 64, 2000)
 		rec.Compat = cleanAll(rec.GetCompat(), 64, 2000)
 	}
-	return run
+	return list
+}
+
+// markProven marks the calls that were made under the profile as seen, too.
+func markProven(calls []*confinev1.Syscall, proof *confinev1.Proof) {
+	made := map[string]bool{}
+	for _, rec := range proof.GetRecorded() {
+		if rec.GetPath() == "" {
+			continue // the runtime's own init
+		}
+		for _, name := range slices.Concat(rec.GetSyscalls(), rec.GetCompat()) {
+			made[name] = true
+		}
+	}
+	for _, c := range calls {
+		c.Seen = c.GetSeen() || made[c.GetName()]
+	}
 }
 
 func cleanRuntime(r *confinev1.Runtime) *confinev1.Runtime {

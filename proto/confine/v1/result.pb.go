@@ -577,7 +577,8 @@ type Syscall struct {
 	Args []*ArgCondition `protobuf:"bytes,3,rep,name=args,proto3" json:"args,omitempty"`
 	// Why it is allowed; at least one.
 	Reasons []*Reason `protobuf:"bytes,4,rep,name=reasons,proto3" json:"reasons,omitempty"`
-	// True when a process of the container was seen making it during the run.
+	// True when a process of the container was seen making it, in the run or in
+	// the proof.
 	Seen          bool `protobuf:"varint,5,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1040,7 +1041,10 @@ type Proof struct {
 	Denied  []*Denied `protobuf:"bytes,2,rep,name=denied,proto3" json:"denied,omitempty"`
 	Seconds float64   `protobuf:"fixed64,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	// One sentence for a person: what settled it, or why it failed.
-	Detail        string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	// What the kernel saw under the profile: per process image, the calls that
+	// were really made.
+	Recorded      []*Recorded `protobuf:"bytes,5,rep,name=recorded,proto3" json:"recorded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1101,6 +1105,13 @@ func (x *Proof) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *Proof) GetRecorded() []*Recorded {
+	if x != nil {
+		return x.Recorded
+	}
+	return nil
 }
 
 // Denied is one call that the filter refused.
@@ -1354,12 +1365,13 @@ const file_confine_v1_result_proto_rawDesc = "" +
 	"Incomplete\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"}\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"\xaf\x01\n" +
 	"\x05Proof\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12*\n" +
 	"\x06denied\x18\x02 \x03(\v2\x12.confine.v1.DeniedR\x06denied\x12\x18\n" +
 	"\aseconds\x18\x03 \x01(\x01R\aseconds\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\"\x86\x01\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x120\n" +
+	"\brecorded\x18\x05 \x03(\v2\x14.confine.v1.RecordedR\brecorded\"\x86\x01\n" +
 	"\x06Denied\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02nr\x18\x02 \x01(\x05R\x02nr\x12\x18\n" +
@@ -1422,11 +1434,12 @@ var file_confine_v1_result_proto_depIdxs = []int32{
 	8,  // 13: confine.v1.Reason.chain:type_name -> confine.v1.Frame
 	9,  // 14: confine.v1.Reason.site:type_name -> confine.v1.Site
 	12, // 15: confine.v1.Proof.denied:type_name -> confine.v1.Denied
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	2,  // 16: confine.v1.Proof.recorded:type_name -> confine.v1.Recorded
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_result_proto_init() }
