@@ -111,7 +111,7 @@ func (a *app) explainAnalysis(cmd *cobra.Command, r *analysis.Result, call strin
 	if _, ok := syscalls.Number(arch, call); known && !ok {
 		text := fmt.Sprintf("%s has no system call %q", r.Platform, call)
 		if near := syscalls.Similar(arch, call); near != "" {
-			text += fmt.Sprintf("; did you mean %q?", near)
+			text += fmt.Sprintf(" (did you mean %q?)", near)
 		}
 		return usagef(cmd, "%s", text)
 	}

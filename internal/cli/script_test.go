@@ -119,9 +119,45 @@ func (s *fakeServer) GetProfile(_ context.Context, req *confinev1.GetProfileRequ
 	return &confinev1.GetProfileResponse{Result: r}, err
 }
 
+// Explain knows two places of clone, and code of ptrace that nothing reaches.
+func (s *fakeServer) Explain(_ context.Context, req *confinev1.ExplainRequest) (*confinev1.ExplainResponse, error) {
+	r, err := result(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	out := &confinev1.ExplainResponse{Id: r.GetId(), Image: r.GetImage(), Platform: r.GetPlatform(), Node: r.GetNode(), Explained: true}
+	for _, c := range r.GetSyscalls() {
+		if c.GetName() == req.GetCall() {
+			out.Syscall = c
+		}
+	}
+	switch req.GetCall() {
+	case "clone":
+		chains := []*confinev1.Chain{{
+			Frames: out.GetSyscall().GetReasons()[0].GetChain(),
+			Place:  &confinev1.Place{Call: "clone", Object: "/lib/libc.so.6", Address: 12300, Site: &confinev1.Site{Object: "/lib/libc.so.6", Address: 12300}},
+		}, {
+			Frames: []*confinev1.Frame{
+				{Kind: "program", Object: "/usr/bin/redis-server", Edge: "program"},
+				{Kind: "text", Symbol: "libx.so", Edge: "names"},
+				{Kind: "function", Object: "/lib/libx.so", Symbol: "_ZN3foo3barEi", Address: 256, Size: 16, Edge: "init"},
+				{Kind: "function", Object: "/lib/libc.so.6", Symbol: "syscall", Address: 512, Size: 16, Edge: "import"},
+			},
+			Place: &confinev1.Place{Call: "clone", Object: "/lib/libx.so", Address: 260, Site: &confinev1.Site{Object: "/lib/libc.so.6", Address: 520, Wrappers: 1}},
+		}}
+		n := min(len(chains), int(req.GetLimit()))
+		out.Chains, out.Left = chains[:n], uint32(len(chains)-n)
+	case "ptrace":
+		out.Absent = []*confinev1.AbsentPlace{{Call: "ptrace", Object: "/lib/libc.so.6", Symbol: "ptrace", Function: 4096, Address: 4100, Exports: []string{"ptrace"}}}
+	case "ptarce", "nosuchcall":
+		return nil, status.Errorf(codes.InvalidArgument, `linux/amd64 has no system call %q (did you mean "ptrace"?)`, req.GetCall())
+	}
+	return out, nil
+}
+
 func (s *fakeServer) ListNodes(context.Context, *confinev1.ListNodesRequest) (*confinev1.ListNodesResponse, error) {
 	return &confinev1.ListNodesResponse{Nodes: []*confinev1.Node{
-		{Name: "n1", Connected: true, LastSeen: timestamppb.Now(), Platform: "linux/amd64", Monitors: []string{"ebpf"}},
+		{Name: "n1", Connected: true, LastSeen: timestamppb.Now(), Platform: "linux/amd64", Kernel: "6.1.0-13-amd64", Monitors: []string{"ebpf"}},
 		{Name: "n2", LastSeen: timestamppb.New(time.Now().Add(-72 * time.Hour))},
 	}}, nil
 }

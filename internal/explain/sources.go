@@ -71,7 +71,7 @@ func OfAnalysis(r *analysis.Result, call string, limit int) *Document {
 		Conditions: []string{}, Reasons: []Reason{}, Chains: []Chain{}, Absent: []Absent{},
 	}
 	const most = 3
-	if n := len(r.Entrypoints); n > most {
+	if n := len(r.Entrypoints); n > most+1 {
 		d.Subject = strings.Join(r.Entrypoints[:most], ", ") + fmt.Sprintf(" and %d more programs", n-most)
 	}
 	widened := false

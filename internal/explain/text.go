@@ -35,8 +35,8 @@ func Text(o *term.Output, d *Document, all bool) {
 		if len(r.Chain) > 0 && all && len(d.Chains) > 0 {
 			continue // one of those above
 		}
-		if written++; !all && written > mostReasons {
-			fmt.Fprintf(o, "\n%s\n", o.Styles.Dim.Render(fmt.Sprintf("and %d more programs or reasons", len(d.Reasons)-mostReasons)))
+		if written++; !all && written > mostReasons && len(d.Reasons) > mostReasons+1 {
+			fmt.Fprintf(o, "\n%s\n", o.Styles.Dim.Render(fmt.Sprintf("and %d more reasons, of other programs or none", len(d.Reasons)-mostReasons)))
 			break
 		}
 		fmt.Fprintf(o, "\n%d. %s\n", written, strings.TrimSpace(Word(r.Kind)+o.Styles.Dim.Render(" "+r.Detail)))

@@ -115,12 +115,12 @@ func needed(s *confinev1.Syscall) bool {
 // UnusedText writes unused calls for a person.
 func UnusedText(o *term.Output, u *Unused) {
 	width := width(o)
-	fmt.Fprintln(o, term.Wrap(fmt.Sprintf("%s: %s of %d allowed calls were not made in the run or its proof (%d were; %d are for the runtime and the kernel)",
+	fmt.Fprintln(o, term.Wrap(fmt.Sprintf("%s: %s of %d allowed calls were not made in the run or its proof (%d were; the runtime or the kernel makes %d)",
 		u.Subject, o.Styles.Title.Render(fmt.Sprint(len(u.Calls)+u.Left)), u.Allowed, u.Seen, len(u.Needed)), 0, width))
 	if len(u.Calls) == 0 {
 		return
 	}
-	fmt.Fprintln(o, o.Styles.Dim.Render(term.Wrap("The riskiest first: 3 points for each known hole that gave privileges through the call, 1 for each other.", 0, width)))
+	fmt.Fprintln(o, dim(o, term.Wrap("The riskiest first: 3 points for each known hole that gave privileges through the call, 1 for each other.", 0, width)))
 	for i, c := range u.Calls {
 		fmt.Fprintln(o)
 		title := fmt.Sprintf("%d. %s (%d)", i+1, o.Styles.Title.Render(c.Call), c.Nr)
@@ -141,8 +141,18 @@ func UnusedText(o *term.Output, u *Unused) {
 		fmt.Fprintf(o, "\nand %d more, see --limit\n", u.Left)
 	}
 	if u.Result != "" {
-		fmt.Fprintf(o, "\n%s\n", o.Styles.Dim.Render("confinectl explain "+u.Result+" CALL shows a call's chains in full, confinectl cves "+u.Result+" the holes"))
+		fmt.Fprintf(o, "\n%s\n", dim(o, term.Wrap("confinectl explain "+u.Result+" CALL shows a call's chains in full, confinectl cves "+u.Result+" the holes", 0, width)))
 	}
+}
+
+// dim renders each line by itself: together they would be filled up to the
+// longest.
+func dim(o *term.Output, text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = o.Styles.Dim.Render(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 func width(o *term.Output) int {

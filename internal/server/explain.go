@@ -57,7 +57,7 @@ func checkCall(arch syscalls.Arch, r *confinev1.Result, call string) error {
 	}
 	text := fmt.Sprintf("%s has no system call %q", r.GetPlatform(), clean(call, 64))
 	if near := syscalls.Similar(arch, call); near != "" {
-		text += fmt.Sprintf("; did you mean %q?", near)
+		text += fmt.Sprintf(" (did you mean %q?)", near)
 	}
 	return status.Error(codes.InvalidArgument, text)
 }
