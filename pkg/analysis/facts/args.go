@@ -317,6 +317,9 @@ func (o *Object) passes(todo wanted) {
 func (o *Object) askImports(byCaller map[uint32][]asking) {
 	args := o.mach.abi().args
 	for i := range o.Facts.Funcs {
+		if len(o.Facts.Funcs[i].Imports) == 0 || o.stubs(i) {
+			continue
+		}
 		for _, use := range o.Facts.Funcs[i].Imports {
 			if !use.Called {
 				continue
@@ -355,35 +358,53 @@ func chosenBy(name string) []int {
 // returns it.
 func (o *Object) answer(c uint32, list []asking) []Arg {
 	var addrs []uint64
-	for _, a := range list {
-		for _, s := range a.sites {
+	fast := make([][]Arg, len(list))
+	slow := make([]bool, len(list))
+	for i := range list {
+		var known bool
+		if fast[i], known = o.quickly(c, &list[i]); known {
+			continue
+		}
+		slow[i] = true
+		for _, s := range list[i].sites {
 			addrs = append(addrs, s.at)
 		}
 	}
-	states := o.statesCovering(c, uniq(addrs)).all
+	var states map[uint64]*state
+	if len(addrs) > 0 {
+		states = o.statesCovering(c, uniq(addrs)).all
+	}
 	fn := &o.Facts.Funcs[c]
 	var all []Arg
-	for _, a := range list {
-		var args []Arg
-		for _, l := range a.locs {
-			if arg, ok := passedAs(states, a.sites, l); ok {
-				args = append(args, arg)
+	for i, a := range list {
+		args := fast[i]
+		if slow[i] {
+			for _, l := range a.locs {
+				if arg, ok := passedAs(states, a.sites, l); ok {
+					args = append(args, arg)
+				}
 			}
 		}
 		all = append(all, args...)
-		i := slices.IndexFunc(fn.Passes, func(p Pass) bool { return p.To == a.pass.To && p.Import == a.pass.Import })
-		switch {
-		case len(args) == 0:
-		case i >= 0:
-			p := &fn.Passes[i]
-			p.Args = append(p.Args, args...)
-			slices.SortFunc(p.Args, func(a, b Arg) int { return cmp.Compare(a.At, b.At) })
-		default:
-			a.pass.Args = args
-			fn.Passes = append(fn.Passes, a.pass)
-		}
+		fn.pass(a.pass, args)
 	}
 	return all
+}
+
+// pass writes down what is known of the parameters of a call.
+func (fn *Func) pass(to Pass, args []Arg) {
+	if len(args) == 0 {
+		return
+	}
+	i := slices.IndexFunc(fn.Passes, func(p Pass) bool { return p.To == to.To && p.Import == to.Import })
+	if i < 0 {
+		to.Args = args
+		fn.Passes = append(fn.Passes, to)
+		return
+	}
+	p := &fn.Passes[i]
+	p.Args = append(p.Args, args...)
+	slices.SortFunc(p.Args, func(a, b Arg) int { return cmp.Compare(a.At, b.At) })
 }
 
 // passedAs joins what some calls pass for one parameter. Without any call it

@@ -91,7 +91,7 @@ func (o *Object) passedAt(c uint32, sites []callSite, k wrapKey, depth int) []pa
 		addrs[i] = s.at
 	}
 	var states covering
-	if o.shallow {
+	if o.via == nil { // only numbers are asked for
 		states.plain = o.statesAt(c, addrs)
 		states.all = states.plain
 	} else {

@@ -99,6 +99,9 @@ type machine interface {
 	// readsAtEntry reports whether the code at an address may read a register
 	// before it writes it.
 	readsAtEntry(o *Object, addr uint64, r uint8) bool
+	// move tells what an instruction does to the general registers; it may say
+	// that it can't tell.
+	move(code []byte) move
 	// block interprets the code from a join point to the end of the block.
 	block(it *interp, at uint64)
 }
