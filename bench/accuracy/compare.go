@@ -21,6 +21,12 @@ type row struct {
 	Made    int      `json:"made"`
 	Allowed int      `json:"allowed"`
 	Missing []string `json:"missing,omitempty"`
+	// MissingArgs are the arguments that were used and aren't allowed, Compared
+	// is the number of different ones that conditions were held against, and
+	// Narrowed the number of calls with conditions.
+	MissingArgs []string `json:"missing_args,omitempty"`
+	Compared    int      `json:"compared_args"`
+	Narrowed    int      `json:"narrowed"`
 	// Unresolved is set when a number is unknown, so that every call is allowed.
 	Unresolved bool    `json:"unresolved,omitempty"`
 	F1         float64 `json:"f1"`
@@ -75,6 +81,7 @@ func compare(ctx context.Context, path string, seen *image) row {
 	if r.Made+r.Allowed > 0 {
 		r.F1 = 2 * float64(hits) / float64(r.Made+r.Allowed)
 	}
+	r.arguments(seen, told)
 	r.objects(ctx, root, seen, file)
 	return r
 }

@@ -5,7 +5,9 @@
 // under strace with a real load. The calls that each executed image made are
 // held against the answer of pkg/analysis for that image and the objects that
 // it mapped. The table has a row for each image; a call in the column "missing"
-// is a defect of the analysis.
+// is a defect of the analysis, and so is a value in "missing args": one that an
+// argument was seen to have and that the conditions refuse ("narrowed" counts
+// the calls with conditions, "args" the values that were compared).
 //
 // It installs the Debian packages that the programs need, unless -no-install
 // is given; programs whose packages aren't there are listed as left out. It

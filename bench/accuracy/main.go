@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -85,6 +86,12 @@ func accuracy(ctx context.Context, args []string, out io.Writer) error {
 			for n := range img.mapped {
 				into.mapped[n] = true
 			}
+			for a, values := range img.args {
+				if into.args[a] == nil {
+					into.args[a] = map[uint32]bool{}
+				}
+				maps.Copy(into.args[a], values)
+			}
 		}
 	}
 	for _, path := range order {
@@ -130,7 +137,7 @@ func (r *report) write(out io.Writer, format string) error {
 		return errors.Join(e.Encode(r), r.verdict())
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "PROGRAM\tKIND\tIMAGE\tMADE\tALLOWED\tMISSING\tF1\tTIME\tMAPPED\tUNFORESEEN")
+	fmt.Fprintln(w, "PROGRAM\tKIND\tIMAGE\tMADE\tALLOWED\tMISSING\tNARROWED\tARGS\tMISSING ARGS\tF1\tTIME\tMAPPED\tUNFORESEEN")
 	f1, n := 0.0, 0
 	for _, row := range r.Rows {
 		if row.Error != "" {
@@ -141,11 +148,15 @@ func (r *report) write(out io.Writer, format string) error {
 		if len(row.Missing) > 0 {
 			missing = strings.Join(row.Missing, ",")
 		}
+		args := "0"
+		if len(row.MissingArgs) > 0 {
+			args = strings.Join(row.MissingArgs, ",")
+		}
 		if row.Unresolved {
 			wide = "*"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d%s\t%s\t%.2f\t%.2f s\t%d\t%d\n",
-			row.Program, row.Kind, row.Image, row.Made, row.Allowed, wide, missing, row.F1, row.Seconds, row.Mapped, len(row.Unforeseen))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d%s\t%s\t%d\t%d\t%s\t%.2f\t%.2f s\t%d\t%d\n",
+			row.Program, row.Kind, row.Image, row.Made, row.Allowed, wide, missing, row.Narrowed, row.Compared, args, row.F1, row.Seconds, row.Mapped, len(row.Unforeseen))
 		f1, n = f1+row.F1, n+1
 	}
 	if err := w.Flush(); err != nil {
@@ -164,10 +175,10 @@ func (r *report) write(out io.Writer, format string) error {
 func (r *report) verdict() error {
 	n := 0
 	for _, row := range r.Rows {
-		n += len(row.Missing)
+		n += len(row.Missing) + len(row.MissingArgs)
 	}
 	if n > 0 {
-		return fmt.Errorf("%d calls that were made are missing", n)
+		return fmt.Errorf("%d calls or arguments of calls that were made are missing", n)
 	}
 	return nil
 }

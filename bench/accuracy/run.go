@@ -121,7 +121,7 @@ func (r *runner) run(ctx context.Context, p program) (trace, error) {
 func (r *runner) traced(ctx context.Context, dir, log string, p program) error {
 	ctx, cancel := context.WithTimeout(ctx, p.limit+30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "strace", "-f", "-y", "-qq", "--pidns-translation", "-s", "0", "-o", log, "sh", "-c", "exec "+p.run)
+	cmd := exec.CommandContext(ctx, "strace", "-f", "-y", "-qq", "-X", "raw", "--pidns-translation", "-s", "0", "-o", log, "sh", "-c", "exec "+p.run)
 	r.prepare(cmd, dir)
 	out, err := os.Create(filepath.Join(dir, "output"))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 type image struct {
 	made   map[string]bool // names of calls
 	mapped map[string]bool // files mapped executable
+	args   map[argument]map[uint32]bool
 }
 
 // trace is what one run did; key: the path of an executed file.
@@ -20,13 +21,13 @@ type trace map[string]*image
 func (t trace) image(path string) *image {
 	i := t[path]
 	if i == nil {
-		i = &image{made: map[string]bool{}, mapped: map[string]bool{}}
+		i = &image{made: map[string]bool{}, mapped: map[string]bool{}, args: map[argument]map[uint32]bool{}}
 		t[path] = i
 	}
 	return i
 }
 
-// The shapes of strace's lines (strace -f -y -o).
+// The shapes of strace's lines (strace -f -y -X raw -o).
 var (
 	lineRE    = regexp.MustCompile(`^(\d+) +(.*)$`)
 	callRE    = regexp.MustCompile(`^([a-z0-9_]+)\(`)
@@ -100,6 +101,7 @@ func (t *reader) line(pid, text string) {
 func (t *reader) call(pid, exe, name, whole string) {
 	if exe != "" {
 		t.out.image(exe).made[name] = true
+		t.out.image(exe).arguments(name, whole)
 	}
 	switch name {
 	case "execve", "execveat":
@@ -118,7 +120,7 @@ func (t *reader) call(pid, exe, name, whole string) {
 		}
 		t.born(child, exe)
 	case "mmap":
-		if m := mappedRE.FindStringSubmatch(whole); m != nil && exe != "" && strings.Contains(whole, "PROT_EXEC") {
+		if m := mappedRE.FindStringSubmatch(whole); m != nil && exe != "" && executable(whole) {
 			t.out.image(exe).mapped[m[1]] = true
 		}
 	}
