@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -23,8 +24,26 @@ func (r *run) observation(image *runner.Image, seen *observed) *confinev1.Observ
 	}
 	floorInfo, missing := r.floor(seen)
 	o.Runtime = floorInfo
+	o.Notes = limits(seen)
 	o.Incomplete = slices.Concat(seen.incomplete, unsettled(seen), missing)
 	return o
+}
+
+// limits says what the monitor could not see.
+func limits(seen *observed) []*confinev1.Incomplete {
+	var out []*confinev1.Incomplete
+	for _, note := range seen.snapshot.GetNotes() {
+		out = append(out, &confinev1.Incomplete{Kind: "monitor-limit", Object: seen.monitor, Detail: note})
+	}
+	if names := seen.snapshot.GetUnseenMappings(); len(names) > 0 {
+		const most = 5
+		text := strings.Join(names[:min(len(names), most)], ", ")
+		if len(names) > most {
+			text += fmt.Sprintf(" and %d more", len(names)-most)
+		}
+		out = append(out, &confinev1.Incomplete{Kind: "monitor-limit", Object: seen.monitor, Detail: "processes of " + text + " ended before it could be seen what they had mapped: of libraries that they load by computed names, only those that other processes were seen to load are included; monitor ebpf sees them all"})
+	}
+	return out
 }
 
 // unsettled says that a container had not settled when its time was up.

@@ -154,6 +154,9 @@ func readProfile(s *structpb.Struct) (*specs.LinuxSeccomp, error) {
 func judge(first, seen *observed) *confinev1.Proof {
 	p := &confinev1.Proof{Denied: seen.denied, Seconds: seen.seconds, Status: proven, Recorded: recorded(seen.snapshot)}
 	same, difference := settledAlike(first, seen)
+	if first.replayed {
+		same, difference = settledWell(seen)
+	}
 	switch {
 	case len(seen.denied) > 0:
 		p.Status = denied
@@ -172,8 +175,25 @@ func judge(first, seen *observed) *confinev1.Proof {
 		p.Detail = fmt.Sprintf("the monitor lost %d events, so that a refused call could be missing", seen.snapshot.GetLost())
 	default:
 		p.Detail = "settled as before: " + seen.outcome.Text
+		if first.replayed {
+			p.Detail = "settled: " + seen.outcome.Text
+		}
 	}
 	return p
+}
+
+// settledWell reports whether a run came to a good end, for want of another run
+// to compare it with.
+func settledWell(seen *observed) (well bool, problem string) {
+	switch {
+	case seen.outcome.WorkloadErr != nil:
+		return false, seen.outcome.WorkloadErr.Error()
+	case seen.outcome.Kind == settle.Limit:
+		return false, "under the profile it did not settle in time"
+	case seen.exitCode != nil && *seen.exitCode != 0:
+		return false, fmt.Sprintf("under the profile it ended with status %d; there is no run without the profile to compare with", *seen.exitCode)
+	}
+	return true, ""
 }
 
 // settledAlike reports whether two runs of a container came to the same end.

@@ -162,9 +162,12 @@ func (r *run) progress(stage string, done bool, count, total int, format string,
 // observe makes the first run and says what was seen.
 func (r *run) observe(ctx context.Context) {
 	var err error
-	if r.spec.GetContainerId() != "" {
+	switch {
+	case r.spec.GetCapture() != nil:
+		err = r.observeCapture(ctx)
+	case r.spec.GetContainerId() != "":
 		err = r.observeAttached(ctx)
-	} else {
+	default:
 		err = r.observeImage(ctx)
 	}
 	if err != nil {
@@ -213,6 +216,9 @@ func monitorDiedTwice(died *errMonitorDied) error {
 func (r *run) monitorName() string {
 	if name := r.spec.GetMonitor(); name != "" {
 		return name
+	}
+	if r.spec.GetCapture() != nil {
+		return replayer
 	}
 	return defaultMonitor
 }

@@ -56,6 +56,8 @@ type observed struct {
 	container  string
 	runtime    runtimeInfo
 	noNewPrivs bool
+	// replayed is true when it was made from a trace.
+	replayed bool
 	// floor is nil when nobody needs it.
 	floor *measuring
 }
@@ -211,6 +213,7 @@ func neverRan(seen *observed, image *runner.Image) error {
 // finish takes what the collector has.
 func (r *run) finish(seen *observed, w *watched, root *heldRoot) {
 	seen.files, seen.incomplete = w.collector.Finish()
+	unseenMappings(seen)
 	seen.denied = deniedCalls(seen.snapshot, w.collector)
 	lost := max(seen.snapshot.GetLost(), w.collector.Lost())
 	seen.snapshot.Lost = lost
@@ -223,6 +226,14 @@ func (r *run) finish(seen *observed, w *watched, root *heldRoot) {
 		seen.incomplete = append(seen.incomplete, &confinev1.Incomplete{
 			Kind: "workload-failed", Detail: seen.outcome.WorkloadErr.Error(),
 		})
+	}
+}
+
+// unseenMappings marks the programs whose mappings the monitor could not see
+// whole.
+func unseenMappings(seen *observed) {
+	for _, f := range seen.files {
+		_, f.MappingsUnseen = slices.BinarySearch(seen.snapshot.GetUnseenMappings(), f.GetPath())
 	}
 }
 

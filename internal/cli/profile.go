@@ -44,6 +44,8 @@ type profileOptions struct {
 	noNewPrivs bool
 	load       []string
 	snapshot   string
+	capture    string
+	captured   string // container in the capture
 	file       string
 }
 
@@ -55,12 +57,18 @@ func newProfile(a *app) *cobra.Command {
 		Long: `profile runs an image on a node under a monitor, analyses everything that it
 executes and loads, and runs it again under the profile to prove it.
 
+With --capture it runs nothing before the proof: what a trace that was recorded
+elsewhere ('sysdig -w FILE') shows to be executed and mapped is looked up in the
+image, and what the image lacks is reported. IMAGE may be left out when the trace
+names it.
+
 On a terminal it shows progress and a summary. When standard output is a pipe or
 a file, it carries the profile alone (OCI and Docker read the same file).`,
 		Example: `  confinectl profile --node n1 redis
   confinectl profile --node n1 redis > redis.json
   confinectl profile --node n1 --workload 'redis-benchmark -q -n 1000' redis
   confinectl profile --node n1 --container web-7
+  confinectl profile --node n1 --capture web.scap --capture-container web-7 nginx
   confinectl profile --standalone nginx -- nginx -g 'daemon off;'`,
 	}
 	f := cmd.Flags()
@@ -84,6 +92,8 @@ a file, it carries the profile alone (OCI and Docker read the same file).`,
 	f.BoolVar(&o.noNewPrivs, "no-new-privs", false, "run the container with no_new_privileges")
 	f.StringArrayVar(&o.load, "load", nil, "program or module inside the container that counts as an entry point too; repeatable")
 	f.StringVar(&o.snapshot, "snapshotter", "", "containerd snapshotter")
+	f.StringVar(&o.capture, "capture", "", "profile from this trace of sysdig (a file of this machine, up to 1 GiB, which is sent to the node) instead of watching a run")
+	f.StringVar(&o.captured, "capture-container", "", "with --capture: container in the trace, by id, name or image; \"host\" for processes in none")
 	f.StringVarP(&o.file, "output-file", "f", "", "write the profile (or what -o says) to this file")
 	output := outputFlag(cmd, profileFormats...)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -113,7 +123,11 @@ func (o *profileOptions) request(cmd *cobra.Command, args []string) (*confinev1.
 		return nil, err
 	}
 	switch {
-	case image == "" && o.container == "":
+	case o.capture == "" && o.captured != "":
+		return nil, usagef(cmd, "--capture-container needs --capture")
+	case o.capture != "" && o.container != "":
+		return nil, usagef(cmd, "--capture and --container exclude each other")
+	case image == "" && o.container == "" && o.capture == "":
 		return nil, usagef(cmd, "IMAGE is missing")
 	case image != "" && o.container != "":
 		return nil, usagef(cmd, "IMAGE and --container exclude each other")
@@ -152,6 +166,7 @@ func (o *profileOptions) request(cmd *cobra.Command, args []string) (*confinev1.
 		Env: o.env, Args: command, Mounts: o.mounts, User: o.user,
 		Workload: workload, Monitor: o.monitor, NoProof: o.noProof,
 		NoNewPrivs: o.noNewPrivs, NoCache: o.noCache, Load: o.load, Snapshotter: o.snapshot,
+		CaptureContainer: o.captured,
 	}
 	if o.timeout > 0 {
 		spec.Timeout = durationpb.New(o.timeout)
@@ -200,6 +215,11 @@ func (a *app) runProfile(ctx context.Context, o profileOptions, req *confinev1.P
 		return nil, err
 	}
 	defer closer.Close()
+	if o.capture != "" {
+		if req.Spec.Capture, err = sendCapture(ctx, client, o.capture); err != nil {
+			return nil, err
+		}
+	}
 	shown := term.NewStages(a.err, title(req, o.standalone), stages, a.quiet)
 	result, err := receive(ctx, client, req, shown)
 	shown.Close(err != nil)
@@ -208,6 +228,12 @@ func (a *app) runProfile(ctx context.Context, o profileOptions, req *confinev1.P
 
 func title(req *confinev1.ProfileRequest, standalone bool) string {
 	what := first(req.GetSpec().GetImage(), "container "+req.GetSpec().GetContainerId())
+	if c := req.GetSpec().GetCapture(); c != nil {
+		what = c.GetName()
+		if image := req.GetSpec().GetImage(); image != "" {
+			what = image + " from " + c.GetName()
+		}
+	}
 	switch {
 	case standalone:
 		return "Profiling " + what + " on this machine"

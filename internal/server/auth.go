@@ -54,13 +54,15 @@ func methodAccess() map[string]access {
 		// The join token is checked by the method.
 		confinev1.EnrollService_Enroll_FullMethodName: anyone,
 
-		confinev1.AgentService_Renew_FullMethodName:       members,
-		confinev1.AgentService_Connect_FullMethodName:     agents,
-		confinev1.AgentService_FindMissing_FullMethodName: agents,
-		confinev1.AgentService_Upload_FullMethodName:      agents,
+		confinev1.AgentService_Renew_FullMethodName:        members,
+		confinev1.AgentService_Connect_FullMethodName:      agents,
+		confinev1.AgentService_FindMissing_FullMethodName:  agents,
+		confinev1.AgentService_Upload_FullMethodName:       agents,
+		confinev1.AgentService_FetchCapture_FullMethodName: agents,
 
 		confinev1.OperatorService_Profile_FullMethodName:         operators,
 		confinev1.OperatorService_Stress_FullMethodName:          operators,
+		confinev1.OperatorService_UploadCapture_FullMethodName:   operators,
 		confinev1.OperatorService_ListNodes_FullMethodName:       readers,
 		confinev1.OperatorService_ListProfiles_FullMethodName:    readers,
 		confinev1.OperatorService_GetProfile_FullMethodName:      readers,

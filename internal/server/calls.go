@@ -27,7 +27,9 @@ const (
 type callSet struct {
 	arch   syscalls.Arch
 	compat bool
-	calls  map[string]*confinev1.Syscall // by name
+	// replayed is true when what was seen comes from a trace.
+	replayed bool
+	calls    map[string]*confinev1.Syscall // by name
 	// incomplete says what the set could not be sure of.
 	incomplete []*confinev1.Incomplete
 }
@@ -35,7 +37,7 @@ type callSet struct {
 // newCallSet unites what the analysis found with what the runtime needs and
 // what was really seen.
 func newCallSet(seen *observation, found *analysis.Result) *callSet {
-	c := &callSet{arch: seen.arch, compat: found.Compat, calls: map[string]*confinev1.Syscall{}}
+	c := &callSet{arch: seen.arch, compat: found.Compat, replayed: seen.replayed, calls: map[string]*confinev1.Syscall{}}
 	for _, call := range found.Syscalls {
 		c.addFound(call)
 	}
@@ -176,6 +178,10 @@ func (c *callSet) record(arch syscalls.Arch, name, program string) {
 	}
 	detail := fmt.Sprintf("%s made it during the run, and the analysis found no site of it", clean(program, maxPath))
 	call.Reasons = append(call.Reasons, &confinev1.Reason{Kind: reasonFallback, Detail: detail})
+	if c.replayed {
+		c.lack("trace-differs", program, fmt.Sprintf("in the trace it made the call %s, which the analysis of this image did not find: another version of the image was traced, or the analysis is mistaken; the call is allowed", name))
+		return
+	}
 	c.lack("static-miss", program, fmt.Sprintf("it made the call %s, which the analysis did not find: a mistake in the analysis, please report it; the call is allowed", name))
 }
 

@@ -24,10 +24,14 @@ type observation struct {
 	image *confinev1.ImageInfo
 	run   *confinev1.Run
 	// files are those whose paths can be named, sorted by path.
-	files      []*confinev1.FileSeen
-	runtime    *confinev1.Runtime
-	monitor    string
+	files   []*confinev1.FileSeen
+	runtime *confinev1.Runtime
+	monitor string
+	// replayed is true when the run was read from a trace.
+	replayed   bool
 	incomplete []*confinev1.Incomplete
+	// notes are what the run rests on.
+	notes []*confinev1.Incomplete
 }
 
 // checkObservation accepts what can be used, and says in incomplete what
@@ -48,6 +52,9 @@ func checkObservation(o *confinev1.Observation) (*observation, error) {
 	}
 	for _, i := range o.GetIncomplete() {
 		out.lack(cleanKind(i.GetKind()), i.GetObject(), i.GetDetail())
+	}
+	for _, i := range o.GetNotes()[:min(len(o.GetNotes()), maxItems)] {
+		out.notes = append(out.notes, &confinev1.Incomplete{Kind: cleanKind(i.GetKind()), Object: clean(i.GetObject(), maxPath), Detail: clean(i.GetDetail(), maxText)})
 	}
 	for _, f := range o.GetFiles() {
 		out.addFile(f)
@@ -143,7 +150,7 @@ func (o *observation) programs(ctx context.Context, root rootfs.Root, spec *conf
 		out = append(out, p)
 	}
 	for _, f := range o.executed() {
-		add(analysis.Program{Path: f.GetPath(), Origin: analysis.OriginExecuted, Load: o.mappedBy(f.GetPath())})
+		add(analysis.Program{Path: f.GetPath(), Origin: analysis.OriginExecuted, Load: o.mappedBy(f.GetPath()), Unwatched: f.GetMappingsUnseen()})
 	}
 	if argv := o.image.GetArgs(); len(argv) > 0 {
 		if p, ok := o.resolve(ctx, root, argv[0]); ok {

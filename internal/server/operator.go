@@ -107,7 +107,13 @@ func (s *Server) begin(ctx context.Context, node string, r *run) error {
 		r.fail(context.Canceled)
 		return err
 	}
+	if err := r.holdCapture(); err != nil {
+		r.fail(err)
+		r.release()
+		return err
+	}
 	if !s.agents.begin(name, r) {
+		r.release()
 		r.fail(context.Canceled)
 		return status.Errorf(codes.FailedPrecondition, "node %s is not connected; start its agent ('systemctl start confine-agent' there)", name)
 	}
@@ -161,6 +167,12 @@ func someOf(names []string) string {
 func checkSpec(spec *confinev1.RunSpec) error {
 	bad := func(format string, args ...any) error { return status.Errorf(codes.InvalidArgument, format, args...) }
 	switch image, container := spec.GetImage(), spec.GetContainerId(); {
+	case spec.GetCapture() != nil && container != "":
+		return bad("a trace and a running container exclude each other")
+	case spec.GetCapture() == nil && spec.GetCaptureContainer() != "":
+		return bad("a container inside a trace is named, and no trace")
+	case spec.GetCapture() != nil && image == "":
+		// The trace may tell it.
 	case spec == nil || image == "" && container == "":
 		return bad("name an image or a container to profile")
 	case image != "" && container != "":

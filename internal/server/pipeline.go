@@ -61,8 +61,11 @@ func (s *Server) carryOut(ctx context.Context, r *run) (*confinev1.Result, error
 }
 
 func subject(spec *confinev1.RunSpec) string {
-	if spec.GetImage() != "" {
+	switch {
+	case spec.GetImage() != "":
 		return spec.GetImage()
+	case spec.GetCapture() != nil:
+		return "trace " + clean(spec.GetCapture().GetName(), 128)
 	}
 	return "container " + spec.GetContainerId()
 }
@@ -80,6 +83,7 @@ func (s *Server) make(r *run) (*confinev1.Result, error) {
 	if err != nil {
 		return nil, status.Errorf(codes.Internal, "node %s sent an observation that can't be used: %v", r.nodeName(), err)
 	}
+	seen.replayed = r.spec.GetCapture() != nil
 	failed, err := s.collect(r, seen)
 	if err != nil {
 		return nil, err

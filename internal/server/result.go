@@ -74,7 +74,7 @@ func assemble(r *run, seen *observation, found *analysis.Result, set *callSet, p
 	}
 	missing = append(missing, failure(out.Run)...)
 	out.Incomplete = tidy(missing)
-	out.Notes = tidy(protoIssues(found.Notes))
+	out.Notes = tidy(slices.Concat(seen.notes, protoIssues(found.Notes)))
 	return out
 }
 

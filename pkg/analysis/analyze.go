@@ -220,6 +220,9 @@ func (a *analysis) merge(p Program, o *objects.Object, r *reach.Result) {
 		a.result.Surplus = append(a.result.Surplus, rank)
 	}
 	for _, i := range r.Issues {
+		if p.Unwatched && i.Kind == "computed-dlopen" {
+			i.Watched = false
+		}
 		a.issue(i)
 	}
 }

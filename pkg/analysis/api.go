@@ -35,6 +35,10 @@ type Program struct {
 	Env []string
 	// Args is the argument vector as far as it is known; args[0] included.
 	Args []string
+	// Unwatched says that the monitor did not see all that it mapped, so that
+	// Options.Observed doesn't hold for libraries that it loads by computed
+	// names.
+	Unwatched bool
 
 	follows bool // another program brought it in
 }

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -139,7 +137,7 @@ func searchPath() string {
 func (s *stream) run(errOut *os.File) {
 	defer close(s.ended)
 	var reading sync.WaitGroup
-	reading.Go(func() { eachLine(errOut, s.complaint) })
+	reading.Go(func() { _ = proc.EachLine(errOut, lineLimit, s.complaint) })
 	reading.Go(func() { s.read() })
 	reading.Wait()
 	_, _ = errOut.Close(), s.out.Close()
@@ -152,38 +150,8 @@ func (s *stream) run(errOut *os.File) {
 	s.status = err
 }
 
-// eachLine hands out the lines of a reader until its end, the longest cut.
-func eachLine(r io.Reader, handle func(string)) {
-	buf := make([]byte, lineLimit)
-	n := 0
-	for {
-		m, err := r.Read(buf[n:])
-		n += m
-		rest := buf[:n]
-		for {
-			line, more, ok := bytes.Cut(rest, []byte("\n"))
-			if !ok {
-				break
-			}
-			handle(string(line))
-			rest = more
-		}
-		if len(rest) == len(buf) {
-			handle(string(rest))
-			rest = nil
-		}
-		n = copy(buf, rest)
-		if err != nil {
-			if n > 0 {
-				handle(string(buf[:n]))
-			}
-			return
-		}
-	}
-}
-
 func (s *stream) read() {
-	eachLine(busyReader{s}, s.line)
+	_ = proc.EachLine(busyReader{s}, lineLimit, s.line)
 	if s.pieces != "" {
 		s.malformed()
 	}
@@ -199,7 +167,7 @@ func (b busyReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (s *stream) line(line string) {
+func (s *stream) line(line string, whole bool) {
 	select {
 	case <-s.headed:
 	default:
@@ -214,6 +182,9 @@ func (s *stream) line(line string) {
 	}
 	x, err := s.tool.kind.parse(s.pieces + line)
 	switch {
+	case !whole:
+		s.pieces = "" // a part of one that is longer than any event
+		s.malformed()
 	case err == nil:
 		s.pieces = ""
 		s.seen(x)
@@ -244,7 +215,7 @@ func (s *stream) seen(x proc.Execution) {
 }
 
 // complaint takes a line of the tool's standard error.
-func (s *stream) complaint(line string) {
+func (s *stream) complaint(line string, _ bool) {
 	if n := losses(line); n > 0 {
 		s.lost(n)
 		return

@@ -163,6 +163,13 @@ func (c *Collector) Lost() uint64 {
 	return c.lost
 }
 
+// LossReasons returns why events were lost, as the monitor says.
+func (c *Collector) LossReasons() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.reasons)
+}
+
 func (c *Collector) exec(e *confinev1.Exec) {
 	image := c.see(e.GetPid(), e.GetPath(), e.GetFile())
 	if image == nil {

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/confinehq/confine/pkg/monitor"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+)
+
+// backend is the monitor. Each watch has a sysdig of its own.
+type backend struct {
+	version string
+
+	mu      sync.Mutex
+	watches map[string]snapshotter // by watch id
+}
+
+// snapshotter is a watch, live or of a trace.
+type snapshotter interface {
+	snapshot(ctx context.Context) (*confinev1.SnapshotResponse, error)
+}
+
+func newBackend(version string) *backend {
+	return &backend{version: version, watches: map[string]snapshotter{}}
+}
+
+// Describe implements monitor.Monitor. A sysdig without a driver can still
+// replay traces.
+func (b *backend) Describe(ctx context.Context) (*confinev1.DescribeResponse, error) {
+	t, err := find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &confinev1.DescribeResponse{
+		Name: "sysdig", Version: b.version,
+		Capabilities: &confinev1.Capabilities{Replay: true},
+		Mechanisms:   []string{"sysdig " + t.version + " (" + t.path + ")", "replay of traces"},
+	}
+	if err := try(ctx, t); err == nil {
+		out.Capabilities.Exec = true
+		out.Mechanisms = append(out.Mechanisms, "live, mappings from /proc")
+	} else {
+		out.Mechanisms = append(out.Mechanisms, "not live: "+err.Error())
+	}
+	return out, nil
+}
+
+// try runs sysdig live until it reports something.
+func try(ctx context.Context, t tool) error {
+	l, err := open(ctx, t, nil, func(uint64, string) {})
+	if err != nil {
+		return err
+	}
+	l.process.stop()
+	return nil
+}
+
+// Watch implements monitor.Monitor.
+func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, sink *monitor.Sink) error {
+	if scope.GetCapture() != nil {
+		return b.replayWatch(ctx, id, scope, sink)
+	}
+	return b.liveWatch(ctx, id, scope, sink)
+}
+
+// Snapshot implements monitor.Monitor.
+func (b *backend) Snapshot(ctx context.Context, id string) (*confinev1.SnapshotResponse, error) {
+	b.mu.Lock()
+	w := b.watches[id]
+	b.mu.Unlock()
+	if w == nil {
+		return nil, fmt.Errorf("watch %q: %w", id, monitor.ErrUnknownWatch)
+	}
+	return w.snapshot(ctx)
+}
+
+func (b *backend) put(id string, w snapshotter) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w == nil {
+		delete(b.watches, id)
+		return
+	}
+	b.watches[id] = w
+}
