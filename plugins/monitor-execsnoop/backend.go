@@ -14,7 +14,7 @@ import (
 
 // flushTime bounds how long the end of a watch waits for the tool's last
 // events.
-const flushTime = 10 * time.Second
+const flushTime = 5 * time.Second
 
 const lostTool = "execsnoop's buffer was full"
 
@@ -31,6 +31,29 @@ type backend struct {
 type watch struct {
 	stream    *stream
 	completer *proc.Completer
+	sink      *monitor.Sink
+
+	mu    sync.Mutex
+	ready bool
+}
+
+// begin says that from now on everything is told.
+func (w *watch) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sink.Ready()
+	w.ready = true
+}
+
+// begun does something once the watch has begun: what happened before isn't
+// told.
+func (w *watch) begun(do func()) {
+	w.mu.Lock()
+	ready := w.ready
+	w.mu.Unlock()
+	if ready {
+		do()
+	}
 }
 
 func newBackend(version string) *backend {
@@ -52,8 +75,11 @@ func (b *backend) Describe(ctx context.Context) (*confinev1.DescribeResponse, er
 	}
 	return &confinev1.DescribeResponse{
 		Name: "execsnoop", Version: b.version,
-		Capabilities: &confinev1.Capabilities{Exec: true},
-		Mechanisms:   append(mechanisms, "mappings from /proc"),
+		Capabilities: &confinev1.Capabilities{
+			Exec: true, ExecMapping: true, MissesShortMappings: true, MissesShortLived: t.kind == bpftrace,
+		},
+		Mechanisms: append(mechanisms, "mappings from /proc/PID/maps"),
+		Limits:     t.limits(),
 	}, nil
 }
 
@@ -100,16 +126,16 @@ func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, 
 	if err != nil {
 		return err
 	}
-	w := &watch{completer: proc.NewCompleter(in, sink)}
+	w := &watch{completer: proc.NewCompleter(in, sink), sink: sink}
 	defer w.completer.Close()
 	cgroup := ""
 	if t.filters {
 		cgroup = in.CgroupDir()
 	}
 	w.stream, err = open(ctx, t, cgroup, sinks{
-		handle:    w.completer.Exec,
-		malformed: w.completer.Malformed,
-		lost:      func(n uint64) { sink.Lost(n, lostTool) },
+		handle:    func(x proc.Execution) { w.begun(func() { w.completer.Exec(x) }) },
+		malformed: func() { w.begun(w.completer.Malformed) },
+		lost:      func(n uint64) { w.begun(func() { sink.Lost(n, lostTool) }) },
 	})
 	if err != nil {
 		return err
@@ -122,7 +148,7 @@ func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, 
 	defer looking.Wait()
 	defer cancel()
 	looking.Go(func() { w.completer.Run(ctx) })
-	sink.Ready()
+	w.begin()
 	select {
 	case <-ctx.Done():
 		return nil
@@ -141,7 +167,11 @@ func (b *backend) Snapshot(ctx context.Context, id string) (*confinev1.SnapshotR
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
-	if err := w.stream.flush(ctx); err != nil {
+	err := w.stream.flush(ctx)
+	switch {
+	case errors.Is(err, errRestless):
+		w.sink.Lost(1, "execsnoop did not come to rest, so that its last events may be missing")
+	case err != nil:
 		return nil, fmt.Errorf("%s: %w", w.stream.tool, err)
 	}
 	w.completer.Settle()

@@ -35,14 +35,6 @@ func (k kind) header(line string) bool {
 	return strings.Join(f, " ") == strings.Join(want, " ")
 }
 
-// parse reads one line of a tool.
-func (k kind) parse(line string) (proc.Execution, error) {
-	if k == bpftrace {
-		return parseJoin(line)
-	}
-	return parseTable(line)
-}
-
 // parseTable reads a line of libbpf-tools' or bcc's execsnoop with quotes:
 //
 //	PCOMM(16) PID PPID RET "FILE" [ " ..." | "..."]
@@ -84,25 +76,63 @@ func parseTable(line string) (proc.Execution, error) {
 
 // parseJoin reads a line of execsnoop.bt: TIME PID ARGUMENTS, each argument
 // as it is. It comes before the call is carried out.
-func parseJoin(line string) (proc.Execution, error) {
-	time, rest, _ := strings.Cut(line, " ")
-	if strings.Contains(time, ":") {
-		return proc.Execution{}, errLine
+//
+// Head and arguments are printed one after the other, so that those of
+// processes on several processors can come mixed: two heads in one line, and
+// then the arguments of both, nobody knows whose. Then the executions have no
+// name.
+func parseJoin(line string) ([]proc.Execution, error) {
+	var pids []int32
+	rest := line
+	for {
+		pid, more, ok := joinHead(rest)
+		if !ok {
+			break
+		}
+		pids, rest = append(pids, pid), more
 	}
-	if _, err := strconv.ParseUint(time, 10, 63); err != nil {
-		return proc.Execution{}, errLine
+	switch len(pids) {
+	case 0:
+		return nil, errLine
+	case 1:
+		x := proc.Execution{PID: pids[0], Naming: proc.FirstArgument, Args: rest}
+		x.Name, _, _ = strings.Cut(rest, " ")
+		x.Cut = x.Name == "" || len(x.Name) >= joinSize/joinArgs
+		return []proc.Execution{x}, nil
 	}
-	rest = strings.TrimLeft(rest, " ")
-	number, args, _ := strings.Cut(rest, " ")
-	pid, err := strconv.ParseInt(number, 10, 32)
-	if err != nil || pid <= 0 {
-		return proc.Execution{}, errLine
+	var out []proc.Execution
+	for _, pid := range pids {
+		out = append(out, proc.Execution{PID: pid, Naming: proc.FirstArgument, Cut: true})
 	}
-	args = strings.TrimPrefix(args, strings.Repeat(" ", max(0, 5-len(number))))
-	x := proc.Execution{PID: int32(pid), Naming: proc.FirstArgument, Args: args}
-	x.Name, _, _ = strings.Cut(args, " ")
-	x.Cut = x.Name == "" || len(x.Name) >= joinSize/joinArgs
-	return x, nil
+	return out, nil
+}
+
+// joinHead takes the head of a line off, which is printed with "%-10u %-5d ".
+func joinHead(line string) (pid int32, rest string, ok bool) {
+	_, rest, ok = joinNumber(line, 10)
+	if !ok {
+		return 0, line, false
+	}
+	n, rest, ok := joinNumber(rest, 5)
+	if !ok || n == 0 || n > 1<<30 {
+		return 0, line, false
+	}
+	return int32(n), rest, true
+}
+
+// joinNumber takes off a number that is filled up with blanks to a width, and
+// one blank more.
+func joinNumber(line string, width int) (n uint64, rest string, ok bool) {
+	digits := 0
+	for digits < len(line) && line[digits] >= '0' && line[digits] <= '9' {
+		digits++
+	}
+	end := max(digits, width)
+	if digits == 0 || len(line) < end+1 || strings.Trim(line[digits:end+1], " ") != "" {
+		return 0, line, false
+	}
+	n, err := strconv.ParseUint(line[:digits], 10, 63)
+	return n, line[end+1:], err == nil
 }
 
 // losses returns how many events a line says were lost, 0 when it says nothing

@@ -22,7 +22,7 @@ import (
 const (
 	// startTime bounds how long a tool may take until it is ready: it has
 	// programs to compile, or to load.
-	startTime = 30 * time.Second
+	startTime = 15 * time.Second
 	// pipeSize is the size of the pipe from the tool, in bytes.
 	pipeSize = 1 << 20
 	// lineLimit is the longest line that is kept, in bytes.
@@ -30,6 +30,10 @@ const (
 	// keptErrors is how much of the tool's complaints is kept, in bytes.
 	keptErrors = 4096
 )
+
+// errRestless means that a tool writes without end, so that nobody can tell
+// whether all events of before a moment have come.
+var errRestless = errors.New("it does not come to rest")
 
 // stream is a tool that runs.
 type stream struct {
@@ -180,16 +184,25 @@ func (s *stream) line(line string, whole bool) {
 		s.lost(n)
 		return
 	}
-	x, err := s.tool.kind.parse(s.pieces + line)
-	switch {
-	case !whole:
-		s.pieces = "" // a part of one that is longer than any event
+	if !whole { // a part of one that is longer than any event
+		s.pieces = ""
 		s.malformed()
+		return
+	}
+	if s.tool.kind == bpftrace {
+		// A line without a head is the rest of an argument with newlines, or
+		// arguments of several heads.
+		all, _ := parseJoin(line)
+		for _, x := range all {
+			s.seen(x)
+		}
+		return
+	}
+	x, err := parseTable(s.pieces + line)
+	switch {
 	case err == nil:
 		s.pieces = ""
 		s.seen(x)
-	case s.tool.kind == bpftrace:
-		// The rest of an argument that has newlines.
 	case len(s.pieces)+len(line) < commSize:
 		s.pieces += line + "\n"
 	default:
@@ -315,7 +328,7 @@ func (s *stream) idle(ctx context.Context) error {
 		case <-s.ended:
 			return s.failure()
 		case <-ctx.Done():
-			return errors.New("it does not come to rest, so that nobody can tell whether all events have come" + s.said())
+			return errRestless
 		case <-time.After(pause):
 		}
 		waits, err := waitsForEvents(s.cmd.Process.Pid)

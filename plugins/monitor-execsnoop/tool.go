@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/confinehq/confine/pkg/monitor"
 )
 
-// toolVariable names the environment variable that picks one execsnoop: a path.
-const toolVariable = "CONFINE_EXECSNOOP"
+// optionTool is the option that picks one execsnoop: a path.
+const optionTool = "tool"
 
 // kind is whose execsnoop it is.
 type kind int
@@ -51,7 +53,7 @@ func candidates() []string {
 // find lists the tools that are there, in the order in which they are tried.
 func find(ctx context.Context) ([]tool, error) {
 	names := candidates()
-	if path := os.Getenv(toolVariable); path != "" {
+	if path := monitor.Option(optionTool); path != "" {
 		names = []string{path}
 	}
 	var found []tool
@@ -64,8 +66,8 @@ func find(ctx context.Context) ([]tool, error) {
 		known[path] = true
 		t, err := identify(ctx, path)
 		if err != nil {
-			if os.Getenv(toolVariable) != "" {
-				return nil, fmt.Errorf("%s names %s: %w", toolVariable, path, err)
+			if monitor.Option(optionTool) != "" {
+				return nil, fmt.Errorf("option %s names %s: %w", optionTool, path, err)
 			}
 			continue
 		}
@@ -80,7 +82,7 @@ func find(ctx context.Context) ([]tool, error) {
 		}
 	}
 	if len(sorted) == 0 {
-		return nil, errors.New("no execsnoop is installed; install one: apt-get install libbpf-tools (or bpftrace, or bpfcc-tools), or name its path in " + toolVariable)
+		return nil, errors.New("no execsnoop is installed; install one: apt-get install libbpf-tools (or bpftrace, or bpfcc-tools), or name its path by option " + optionTool + " in the agent's settings")
 	}
 	return sorted, nil
 }
@@ -200,4 +202,24 @@ func (t tool) version(ctx context.Context) string {
 	}
 	first, _, _ := strings.Cut(string(out), "\n")
 	return strings.ToValidUTF8(first[:min(len(first), 100)], "\uFFFD")
+}
+
+// limits is what can't be seen with the tool.
+func (t tool) limits() []string {
+	out := []string{
+		"mappings are looked up in /proc now and then: those of short-lived processes can be missed, and the run says of which programs",
+		"the name of a process that ends before it can be looked at counts as what it executed, where it is an absolute path in the container's root",
+	}
+	switch t.kind {
+	case bpftrace:
+		return append(out,
+			"execsnoop.bt tells the first argument, not the file: a process that ends before it can be looked at is counted as lost",
+			"execsnoop.bt tells executions before they happen, failing ones too, and mixes what several processors print: short-lived ones can be missed",
+			"executions of the whole node are looked at: one whose process and parent have ended is counted as lost")
+	case bcc:
+		return append(out,
+			"execveat, and execve by another thread than the first, are not reported: a program that runs on is found in /proc",
+			"executions of the whole node are looked at: one whose process and parent have ended is counted as lost")
+	}
+	return append(out, "execveat, and execve by another thread than the first, are not reported: a program that runs on is found in /proc")
 }

@@ -36,13 +36,17 @@ func (b *backend) Describe(ctx context.Context) (*confinev1.DescribeResponse, er
 	out := &confinev1.DescribeResponse{
 		Name: "sysdig", Version: b.version,
 		Capabilities: &confinev1.Capabilities{Replay: true},
-		Mechanisms:   []string{"sysdig " + t.version + " (" + t.path + ")", "replay of traces"},
+		Limits: []string{
+			"of a trace, mappings are those made by mmap with an open file, and calls those that sysdig gives a name of their own",
+		},
+		Mechanisms: []string{"sysdig " + t.version + " (" + t.path + ")", "replay of traces"},
 	}
 	if err := try(ctx, t); err == nil {
-		out.Capabilities.Exec = true
+		out.Capabilities.Exec, out.Capabilities.ExecMapping, out.Capabilities.MissesShortMappings = true, true, true
+		out.Limits = append(out.Limits, "live, mappings are looked up in /proc now and then: those of short-lived processes can be missed, and the run says of which programs")
 		out.Mechanisms = append(out.Mechanisms, "live, mappings from /proc")
 	} else {
-		out.Mechanisms = append(out.Mechanisms, "not live: "+err.Error())
+		out.Limits = append(out.Limits, "it can't watch what runs: "+err.Error())
 	}
 	return out, nil
 }

@@ -39,6 +39,21 @@ type live struct {
 	canary int32
 	seen   chan struct{} // closed when an execution of our own was seen
 	isSeen bool
+	ready  bool // the watch has begun: what happened before isn't told
+}
+
+// begin says that from now on everything is told.
+func (l *live) begin(sink *monitor.Sink) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sink.Ready()
+	l.ready = true
+}
+
+func (l *live) begun() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ready
 }
 
 // open starts sysdig and returns when it reports executions.
@@ -106,8 +121,8 @@ func noDriver(p *process) error {
 	if strings.Contains(said, "driver") || strings.Contains(said, "scap0") || strings.Contains(said, "probe") {
 		var u unix.Utsname
 		_ = unix.Uname(&u)
-		return fmt.Errorf("sysdig has no driver for this kernel (%s): install its module (apt-get install sysdig-dkms) or give an eBPF probe (%s), use another monitor (--monitor ebpf), or replay a trace that was recorded elsewhere (--capture FILE)",
-			unix.ByteSliceToString(u.Release[:]), probeVariable)
+		return fmt.Errorf("sysdig has no driver for this kernel (%s): install its module (apt-get install sysdig-dkms) or give it an eBPF probe (option %s), use another monitor (--monitor ebpf), or replay a trace that was recorded elsewhere (--capture FILE)",
+			unix.ByteSliceToString(u.Release[:]), optionProbe)
 	}
 	if said == "" && p.err != nil {
 		said = p.err.Error()
@@ -119,12 +134,16 @@ func noDriver(p *process) error {
 func (l *live) line(line string, whole bool) {
 	e, err := parse(line)
 	if err != nil || !whole {
-		l.lost(1, lostMalformed)
+		if l.begun() {
+			l.lost(1, lostMalformed)
+		}
 		return
 	}
 	switch {
 	case e.dropped():
-		l.lost(1, lostDrop)
+		if l.begun() {
+			l.lost(1, lostDrop)
+		}
 	case e.Dir == ">":
 		l.mu.Lock()
 		if len(l.asked) > maxTracked {
@@ -148,7 +167,7 @@ func (l *live) executed(e event) {
 		return
 	}
 	l.mu.Unlock()
-	if l.completer == nil {
+	if l.completer == nil || !l.begun() {
 		return
 	}
 	l.completer.Exec(proc.Execution{
@@ -180,7 +199,7 @@ func (b *backend) liveWatch(ctx context.Context, id string, scope *confinev1.Sco
 	defer looking.Wait()
 	defer cancel()
 	looking.Go(func() { c.Run(ctx) })
-	sink.Ready()
+	l.begin(sink)
 	select {
 	case <-ctx.Done():
 		return nil

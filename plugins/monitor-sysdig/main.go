@@ -19,5 +19,8 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == roleCanary {
 		return
 	}
-	monitor.Serve(newBackend(version.String()))
+	monitor.Serve(newBackend(version.String()), monitor.Needs(
+		"CAP_BPF", "CAP_PERFMON", "CAP_SYS_RESOURCE", "CAP_SYS_ADMIN", // what sysdig does, live
+		"CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", // look into roots and /proc
+	))
 }

@@ -115,6 +115,7 @@ type replay struct {
 	root *proc.Root
 	sink *monitor.Sink
 	done chan struct{} // closed at the end of the trace
+	over chan struct{} // closed at the end of the watch
 
 	mu       sync.Mutex
 	calls    *calls
@@ -143,11 +144,12 @@ func (b *backend) replayWatch(ctx context.Context, id string, scope *confinev1.S
 	}
 	defer root.Close()
 	r := &replay{
-		want: c.GetContainer(), root: root, sink: sink, done: make(chan struct{}), calls: newCalls(),
+		want: c.GetContainer(), root: root, sink: sink, done: make(chan struct{}), over: make(chan struct{}), calls: newCalls(),
 		late: map[string]bool{}, programs: map[int32]string{}, asked: map[string]string{},
 	}
 	b.put(id, r)
 	defer b.put(id, nil)
+	defer close(r.over)
 	sink.Ready()
 	p, err := t.run(ctx, replayArgs(c.GetPath()), r.line)
 	if err != nil {
@@ -284,6 +286,8 @@ func (r *replay) resolve(e event, asked string) *confinev1.Exec {
 func (r *replay) snapshot(ctx context.Context) (*confinev1.SnapshotResponse, error) {
 	select {
 	case <-r.done:
+	case <-r.over:
+		return nil, monitor.ErrUnknownWatch
 	case <-ctx.Done():
 		return nil, errors.New("the trace is not read to its end yet; give it more time with --timeout")
 	}

@@ -16,14 +16,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/confinehq/confine/pkg/monitor"
 	"github.com/confinehq/confine/pkg/monitor/proc"
 )
 
 const (
-	// toolVariable names the environment variable that picks one sysdig: a path.
-	toolVariable = "CONFINE_SYSDIG"
-	// probeVariable is sysdig's own: the eBPF probe that it is to load.
-	probeVariable = "SYSDIG_BPF_PROBE"
+	// optionTool picks one sysdig: a path.
+	optionTool = "tool"
+	// optionProbe is the eBPF probe that sysdig is to load instead of its
+	// module: a path.
+	optionProbe = "bpf-probe"
 	// oldestMinor is the oldest 0.x that is used.
 	oldestMinor = 27
 	// lineLimit is the longest line of output that is read, in bytes. sysdig
@@ -43,7 +45,7 @@ type tool struct {
 
 // find finds sysdig and refuses one that is too old.
 func find(ctx context.Context) (tool, error) {
-	name := os.Getenv(toolVariable)
+	name := monitor.Option(optionTool)
 	if name == "" {
 		name = "sysdig"
 	}
@@ -52,7 +54,7 @@ func find(ctx context.Context) (tool, error) {
 		path, err = exec.LookPath(filepath.Join("/usr/local/bin", name))
 	}
 	if err != nil {
-		return tool{}, fmt.Errorf("sysdig is not installed (%w); install it (apt-get install sysdig), or name its path in %s", err, toolVariable)
+		return tool{}, fmt.Errorf("sysdig is not installed (%w); install it (apt-get install sysdig), or name its path by option %s in the agent's settings", err, optionTool)
 	}
 	ctx, cancel := context.WithTimeout(ctx, versionTime)
 	defer cancel()
@@ -96,8 +98,8 @@ type process struct {
 func (t tool) start(args []string, line func(line string, whole bool)) (*process, error) {
 	cmd := &exec.Cmd{Path: t.path, Args: append([]string{t.path}, args...), SysProcAttr: &syscall.SysProcAttr{}}
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/"}
-	if probe, ok := os.LookupEnv(probeVariable); ok {
-		cmd.Env = append(cmd.Env, probeVariable+"="+probe)
+	if probe := monitor.Option(optionProbe); probe != "" {
+		cmd.Env = append(cmd.Env, "SYSDIG_BPF_PROBE="+probe)
 	}
 	out, in, err := os.Pipe()
 	if err != nil {

@@ -97,6 +97,16 @@ func (b *box) scope() *confinev1.Scope {
 	return s
 }
 
+// scope is the box's, or the trace in its root.
+func (s *suite) scope(b *box) *confinev1.Scope {
+	b.t.Helper()
+	scope := b.scope()
+	if s.cfg.Capture != "" {
+		scope.Capture = &confinev1.Capture{Path: s.cfg.Capture}
+	}
+	return scope
+}
+
 func (b *box) inode(path string) uint64 {
 	b.t.Helper()
 	var st unix.Stat_t

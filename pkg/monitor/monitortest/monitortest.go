@@ -36,6 +36,9 @@ type Config struct {
 	// Replay is true for a monitor that replays events recorded elsewhere:
 	// what happens on this machine isn't seen, and every scope takes them all.
 	Replay bool
+	// Capture is a trace for a monitor that replays those (its capability
+	// replay): what happens on this machine isn't asked for then.
+	Capture string
 }
 
 // Run checks a monitor; what it claims decides about the subtests that run. A
@@ -45,6 +48,7 @@ func Run(t *testing.T, cfg Config) {
 	if os.Geteuid() != 0 {
 		t.Skip("monitors are started as root")
 	}
+	cfg.Replay = cfg.Replay || cfg.Capture != ""
 	s := &suite{cfg: cfg}
 	d := s.describe(t)
 	s.can = d.GetCapabilities()

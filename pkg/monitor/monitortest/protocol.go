@@ -26,8 +26,8 @@ func (s *suite) described(d *confinev1.DescribeResponse) func(*testing.T) {
 			t.Error("it has no version")
 		}
 		can := d.GetCapabilities()
-		if !can.GetExec() && !can.GetExecMapping() {
-			t.Errorf("it can see neither executions nor mappings: %v", can)
+		if !can.GetExec() && !can.GetExecMapping() && !can.GetReplay() {
+			t.Errorf("it can see neither executions nor mappings, and replay none: %v", can)
 		}
 		if (can.GetMissesShortLived() || can.GetMissesShortMappings()) && len(d.GetLimits()) == 0 {
 			t.Error("it can miss something, and has no sentence about it among its limits")
@@ -66,7 +66,7 @@ func (s *suite) emptyScope(t *testing.T) {
 // counts asks for snapshots again and again: no count may go down.
 func (s *suite) counts(t *testing.T) {
 	b := newBox(t, nil, "/bin/sh", "-c", loop, "sh", "50", tiny(t, "short"))
-	r := s.watch(t, s.start(t), b.scope())
+	r := s.watch(t, s.start(t), s.scope(b))
 	b.letGo()
 	var last *confinev1.SnapshotResponse
 	for range 20 {
@@ -104,7 +104,7 @@ func (s *suite) cancel(t *testing.T) {
 	c := s.start(t)
 	b := newBox(t, nil, tiny(t, "waits"))
 	ctx, cancel := context.WithCancel(t.Context())
-	w, err := c.Watch(ctx, b.scope())
+	w, err := c.Watch(ctx, s.scope(b))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,14 +125,14 @@ func (s *suite) cancel(t *testing.T) {
 			t.Fatalf("the watch goes on in the monitor: snapshot says %v", err)
 		}
 	}
-	s.watch(t, c, b.scope()).stop()
+	s.watch(t, c, s.scope(b)).stop()
 }
 
 // crash kills the monitor in the middle of a watch.
 func (s *suite) crash(t *testing.T) {
 	c := s.start(t)
 	b := newBox(t, nil, tiny(t, "waits"))
-	w, err := c.Watch(t.Context(), b.scope())
+	w, err := c.Watch(t.Context(), s.scope(b))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func (s *suite) crash(t *testing.T) {
 		t.Errorf("the watch of a monitor that was killed: %v, want ErrEnded", w.Err())
 	}
 	// What it left in the kernel or in files is no obstacle for the next one.
-	s.watch(t, s.start(t), b.scope()).stop()
+	s.watch(t, s.start(t), s.scope(b)).stop()
 }
 
 // closes checks that nothing stays behind, and that what the monitor starts
@@ -156,7 +156,7 @@ func (s *suite) closes(t *testing.T) {
 	t.Setenv("TMPDIR", tmp)
 	c := s.start(t)
 	b := newBox(t, nil, tiny(t, "waits"))
-	w, err := c.Watch(t.Context(), b.scope())
+	w, err := c.Watch(t.Context(), s.scope(b))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -688,7 +688,7 @@ func (c *Completer) expect(x Execution, p *Process) {
 	l := &look{pid: x.PID, expected: &x, before: before}
 	c.waiting[x.PID] = l
 	c.mu.Unlock()
-	if old != nil && old.expected.Args != x.Args {
+	if old != nil && (old.expected.Args != x.Args || x.Args == "") {
 		// It ran that one, and goes on to another already; the same again is
 		// one more try along PATH.
 		c.ended(*old.expected)
@@ -719,7 +719,7 @@ func (c *Completer) lookFor(l *look) {
 	if err == nil {
 		var image File
 		if image, err = p.Image(); err == nil {
-			if c.isFrom(x, p, args) {
+			if x.Args == "" && !sameFile(image, l.before) || x.Args != "" && c.isFrom(x, p, args) {
 				c.unexpect(l)
 				c.happened(x, p, image)
 				return
@@ -734,7 +734,9 @@ func (c *Completer) lookFor(l *look) {
 	l.n++
 	if l.n >= len(looks())-1 {
 		c.unexpect(l) // it failed, or the program has changed its arguments
-		if image, err := p.Image(); err == nil && !sameFile(image, l.before) {
+		// Without arguments nobody knows whether it had happened by the first
+		// look: told twice is better than not at all.
+		if image, err := p.Image(); err == nil && (x.Args == "" || !sameFile(image, l.before)) {
 			c.happened(x, p, image)
 		}
 		return

@@ -1,0 +1,74 @@
+package main_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/confinehq/confine/pkg/monitor"
+	"github.com/confinehq/confine/pkg/monitor/monitortest"
+)
+
+// plugin is the binary under test, built once.
+var plugin string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "monitor-execsnoop-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	plugin = filepath.Join(dir, "confine-monitor-execsnoop")
+	if out, err := exec.Command("go", "build", "-o", plugin, ".").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the plugin: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// need skips where the host can't run a tool at all.
+func need(t *testing.T, tool string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("the monitor needs root")
+	}
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("the kernel has no BTF")
+	}
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/usr/bin"} {
+		if path := filepath.Join(dir, tool); exec.Command("test", "-x", path).Run() == nil {
+			return path
+		}
+	}
+	t.Skipf("%s is not installed: scripts/install-test-deps", tool)
+	return ""
+}
+
+// start starts the monitor with options.
+func start(t *testing.T, options map[string]string) *monitor.Client {
+	t.Helper()
+	var logs bytes.Buffer
+	c, err := monitor.Start(t.Context(), monitor.HostConfig{Path: plugin, Options: options, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+	if err != nil {
+		t.Fatalf("start: %v\n%s", err, logs.String())
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestConformance(t *testing.T) {
+	monitortest.Run(t, monitortest.Config{Path: plugin, Options: map[string]string{"tool": need(t, "execsnoop")}})
+}
+
+func TestConformanceBT(t *testing.T) {
+	monitortest.Run(t, monitortest.Config{Path: plugin, Options: map[string]string{"tool": need(t, "execsnoop.bt")}})
+}
