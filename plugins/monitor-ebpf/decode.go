@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/binary"
 	"sort"
 	"strings"
 	"sync"
@@ -34,6 +33,9 @@ const (
 	textArgs     = 4
 )
 
+// maxDirFDs bounds the descriptors of execveat that are remembered.
+const maxDirFDs = 4096
+
 // unknownProcess names an image whose record was lost (and counted).
 const unknownProcess = "(unknown)"
 
@@ -41,11 +43,14 @@ const unknownProcess = "(unknown)"
 // goroutine; the name methods from any.
 type decoder struct {
 	sink  *monitor.Sink
+	every bool              // ends of processes are delivered
 	dirfd map[uint32]string // by process: the file that its execveat names
 
 	mu      sync.Mutex
 	images  map[uint64]string    // path by image
 	objects map[objectKey]object // where refused calls came from
+	// programs are executions that may be counted instead of sent, by key.
+	programs map[bpf.MonitorKey]*confinev1.RepeatedExec
 }
 
 // objectKey is a refused call's place as the kernel knows it.
@@ -58,37 +63,43 @@ type object struct {
 	comm   string
 }
 
-func newDecoder(sink *monitor.Sink) *decoder {
+func newDecoder(sink *monitor.Sink, every bool) *decoder {
 	return &decoder{
-		sink:    sink,
-		dirfd:   make(map[uint32]string),
-		images:  make(map[uint64]string),
-		objects: make(map[objectKey]object),
+		sink:     sink,
+		every:    every,
+		dirfd:    make(map[uint32]string),
+		images:   make(map[uint64]string),
+		objects:  make(map[objectKey]object),
+		programs: make(map[bpf.MonitorKey]*confinev1.RepeatedExec),
 	}
 }
 
 // record decodes one record of the ring buffer.
 func (d *decoder) record(raw []byte) {
-	var ev bpf.MonitorEvent
-	if _, err := binary.Decode(raw, binary.NativeEndian, &ev); err != nil {
+	ev, rest, ok := splitRecord(raw)
+	if !ok {
 		d.sink.Lost(1, "a record of the kernel's side is malformed")
 		return
 	}
-	t := splitTexts(&ev, raw[eventSize:])
+	t := splitTexts(ev, rest)
 	if t.truncated {
 		d.sink.Lost(1, "a path was too long to be read whole")
 	}
 	switch ev.Kind {
 	case kindExec:
-		d.exec(&ev, t)
+		d.exec(ev, t)
 	case kindMapping:
 		d.sink.Mapping(&confinev1.Mapping{
-			Time: ev.Time, Pid: int32(ev.Pid), Path: t.path, File: fileID(&ev),
+			Time: ev.Time, Pid: int32(ev.Pid), Path: t.path, File: fileID(ev),
+			Process: d.processOf(ev.Image),
 		})
 	case kindUnmapped:
-		d.unmapped(&ev)
+		d.unmapped(ev)
 	case kindExit:
 		delete(d.dirfd, ev.Pid)
+		if !d.every {
+			break // sent for the line above; counted in the kernel
+		}
 		d.sink.Exit(&confinev1.Exit{Time: ev.Time, Pid: int32(ev.Pid), Status: ev.Value})
 	case kindImage:
 		name := t.path
@@ -97,9 +108,12 @@ func (d *decoder) record(raw []byte) {
 		}
 		d.name(ev.Image, name)
 	case kindDirFD:
+		if len(d.dirfd) >= maxDirFDs {
+			clear(d.dirfd) // of threads that failed and ended
+		}
 		d.dirfd[ev.Pid] = t.path
 	case kindDenied:
-		d.denied(&ev, t)
+		d.denied(ev, t)
 	default:
 		d.sink.Lost(1, "a record of the kernel's side is malformed")
 	}
@@ -118,7 +132,12 @@ func (d *decoder) exec(ev *bpf.MonitorEvent, t texts) {
 	e := &confinev1.Exec{
 		Time: ev.Time, Pid: int32(ev.Pid), Ppid: int32(ev.Ppid),
 		Path: t.path, Filename: filename, Interpreter: t.interp,
-		Comm: comm(ev), File: fileID(ev),
+		Comm: comm(ev), File: fileID(ev), CgroupId: ev.Cgroup, Origin: int32(ev.Origin),
+	}
+	if ev.Key != (bpf.MonitorKey{}) && !d.every {
+		d.mu.Lock()
+		d.programs[ev.Key] = &confinev1.RepeatedExec{Path: e.GetPath(), Filename: e.GetFilename(), File: e.GetFile()}
+		d.mu.Unlock()
 	}
 	if t.interp != "" {
 		e.Nested = script{ev.Pid, asked, filename, t.interp, t.args}.nested()
@@ -161,6 +180,29 @@ func (d *decoder) imageName(image uint64) string {
 		return name
 	}
 	return unknownProcess
+}
+
+// processOf returns the path of an image, "" when it isn't known.
+func (d *decoder) processOf(image uint64) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.images[image]
+}
+
+// namePrograms lists how often executions were repeated, by path.
+func (d *decoder) namePrograms(times map[bpf.MonitorKey]uint64) []*confinev1.RepeatedExec {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []*confinev1.RepeatedExec
+	for key, n := range times {
+		if p := d.programs[key]; p != nil {
+			out = append(out, &confinev1.RepeatedExec{Path: p.GetPath(), Filename: p.GetFilename(), File: p.GetFile(), Count: n})
+		}
+	}
+	sort.Slice(out, func(i, j int) bool {
+		return out[i].GetPath() < out[j].GetPath() || out[i].GetPath() == out[j].GetPath() && out[i].GetFilename() < out[j].GetFilename()
+	})
+	return out
 }
 
 // nameCalls merges the recorded calls by the path of their process.

@@ -54,14 +54,20 @@ func needKernel(t *testing.T) {
 	}
 }
 
-func start(t *testing.T, env ...string) *monitor.Client {
+func start(t *testing.T) *monitor.Client {
+	t.Helper()
+	return startWith(t, nil)
+}
+
+// startWith starts the plugin with options of the agent's configuration.
+func startWith(t *testing.T, options map[string]string) *monitor.Client {
 	t.Helper()
 	needKernel(t)
 	var logs bytes.Buffer
 	c, err := monitor.Start(context.Background(), monitor.HostConfig{
-		Path:   plugin,
-		Logger: slog.New(slog.NewTextHandler(&logs, nil)),
-		Env:    env,
+		Path:    plugin,
+		Logger:  slog.New(slog.NewTextHandler(&logs, nil)),
+		Options: options,
 	})
 	if err != nil {
 		t.Fatalf("start: %v\n%s", err, logs.String())
@@ -159,8 +165,15 @@ func (s *seen) calls(process string) *confinev1.RecordedCalls {
 	return nil
 }
 
-// observe watches scope while do runs.
+// observe watches scope while do runs, with each event delivered.
 func observe(t *testing.T, c *monitor.Client, scope *confinev1.Scope, do func()) *seen {
+	t.Helper()
+	scope.EveryEvent = true
+	return observeFirst(t, c, scope, do)
+}
+
+// observeFirst watches scope while do runs; repeated events are counted.
+func observeFirst(t *testing.T, c *monitor.Client, scope *confinev1.Scope, do func()) *seen {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()

@@ -15,7 +15,7 @@ import (
 // delivered or lost.
 func TestLossesAreCounted(t *testing.T) {
 	const count, jobs = 500, 2
-	client := start(t, "CONFINE_EBPF_RING_BYTES=4096")
+	client := startWith(t, map[string]string{"ring-bytes": "4096"})
 	storm := compile(t, "storm.c", "-static")
 	tr := newTree(t, nil, storm, strconv.Itoa(count), strconv.Itoa(jobs), compile(t, "nop.c", "-static"))
 	s := observe(t, client, &confinev1.Scope{Pid: tr.pid()}, func() {
@@ -53,7 +53,7 @@ func TestLossesAreCounted(t *testing.T) {
 }
 
 func TestWrongRingSize(t *testing.T) {
-	if _, err := start(t, "CONFINE_EBPF_RING_BYTES=5000").Describe(context.Background()); err == nil {
+	if _, err := startWith(t, map[string]string{"ring-bytes": "5000"}).Describe(context.Background()); err == nil {
 		t.Error("a ring buffer of 5000 bytes was accepted")
 	}
 }

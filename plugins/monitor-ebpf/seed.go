@@ -17,10 +17,15 @@ func (w *watch) seed(pid int32) error {
 		return nil
 	}
 	in := map[uint32]bool{}
+	var bits [1024]uint64 // SEED_BITS of scope.h
 	more := []uint32{uint32(pid)}
 	for len(more) > 0 {
 		for _, p := range more {
-			if err := w.objs.Seeds.Update(p, uint8(1), ebpf.UpdateAny); err != nil {
+			bits[p%65536/64] |= 1 << (p % 64)
+			if err := w.objs.SeedBits.Set(bits); err != nil {
+				return fmt.Errorf("add process %d to the scope: %w", p, err)
+			}
+			if err := w.objs.Seeds.Update(p, uint32(pid), ebpf.UpdateAny); err != nil {
 				return fmt.Errorf("add process %d to the scope: %w", p, err)
 			}
 			in[p] = true

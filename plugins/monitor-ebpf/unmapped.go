@@ -24,7 +24,8 @@ func (d *decoder) unmapped(ev *bpf.MonitorEvent) {
 	for _, m := range mapped {
 		d.sink.Mapping(&confinev1.Mapping{
 			Time: ev.Time, Pid: int32(ev.Pid), Path: m.path,
-			File: &confinev1.FileId{Inode: m.inode, Device: m.device},
+			File:    &confinev1.FileId{Inode: m.inode, Device: m.device},
+			Process: d.processOf(ev.Image),
 		})
 	}
 }

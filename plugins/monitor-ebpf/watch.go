@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -30,6 +29,7 @@ type watch struct {
 	links  []link.Link
 	reader *ringbuf.Reader
 	dec    *decoder
+	every  bool // each event is delivered
 
 	flushMu sync.Mutex      // one flush at a time
 	flushed chan struct{}   // a token for each flush that the reader has seen
@@ -51,12 +51,15 @@ func load(scope *confinev1.Scope, sink *monitor.Sink) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
+	level, known := cgroupLevel(scope.GetCgroupId())
 	for name, value := range map[string]any{
-		"scope_cgroup": scope.GetCgroupId(),
-		"scope_mnt_ns": uint32(scope.GetMountNamespace()),
-		"scope_pid_ns": uint32(scope.GetPidNamespace()),
-		"scope_pids":   flag(scope.GetPid() != 0),
-		"own_mnt_ns":   own,
+		"scope_cgroup":      scope.GetCgroupId(),
+		"scope_level":       level,
+		"scope_level_known": flag(known),
+		"scope_mnt_ns":      uint32(scope.GetMountNamespace()),
+		"scope_pid_ns":      uint32(scope.GetPidNamespace()),
+		"own_mnt_ns":        own,
+		"every_event":       flag(scope.GetEveryEvent()),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)
@@ -71,7 +74,8 @@ func load(scope *confinev1.Scope, sink *monitor.Sink) (*watch, error) {
 		told:    make(map[loss]uint64),
 		missed:  make(map[string]uint64),
 		sink:    sink,
-		dec:     newDecoder(sink),
+		dec:     newDecoder(sink, scope.GetEveryEvent()),
+		every:   scope.GetEveryEvent(),
 	}
 	if err := spec.LoadAndAssign(&w.objs, nil); err != nil {
 		return nil, explain("load the eBPF programs", err)
@@ -84,19 +88,19 @@ func load(scope *confinev1.Scope, sink *monitor.Sink) (*watch, error) {
 	return w, nil
 }
 
-// ringVariable names the environment variable that holds the size of the ring
-// buffer of each watch in bytes, a power of two.
-const ringVariable = "CONFINE_EBPF_RING_BYTES"
+// ringOption names the option that holds the size of the ring buffer of each
+// watch in bytes, a power of two.
+const ringOption = "ring-bytes"
 
 // sizeRing gives the ring buffer another size than the default.
 func sizeRing(spec *ebpf.CollectionSpec) error {
-	text := os.Getenv(ringVariable)
+	text := monitor.Option(ringOption)
 	if text == "" {
 		return nil
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || bits.OnesCount64(n) != 1 || n < uint64(os.Getpagesize()) {
-		return fmt.Errorf("%s is %q: give a power of two of at least %d", ringVariable, text, os.Getpagesize())
+		return fmt.Errorf("option %s is %q: give a power of two of at least %d", ringOption, text, os.Getpagesize())
 	}
 	spec.Maps["ring"].MaxEntries = uint32(n)
 	return nil
@@ -168,16 +172,37 @@ func (w *watch) run(ctx context.Context) error {
 	return err
 }
 
+// How long records may lie in the ring that nobody was woken for: they are
+// those of repeated events, each of which was asked for.
+const (
+	shortLook = 10 * time.Millisecond
+	longLook  = 200 * time.Millisecond
+)
+
 func (w *watch) read(ctx context.Context) error {
 	var rec ringbuf.Record
+	look := shortLook
 	for {
+		if w.every {
+			w.reader.SetDeadline(time.Now().Add(look))
+		}
+		if err := w.sink.Wait(ctx); err != nil {
+			return nil
+		}
 		err := w.reader.ReadInto(&rec)
+		for err == nil && rec.Remaining > 0 && w.sink.Wait(ctx) == nil {
+			w.dec.record(rec.RawSample)
+			look = shortLook
+			err = w.reader.ReadInto(&rec)
+		}
 		switch {
 		case errors.Is(err, ringbuf.ErrFlushed):
 			select {
 			case w.flushed <- struct{}{}:
 			case <-ctx.Done():
 			}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			look = min(2*look, longLook)
 		case errors.Is(err, ringbuf.ErrClosed):
 			return nil
 		case err != nil:
@@ -224,13 +249,9 @@ func (w *watch) tellLosses() {
 	w.lossMu.Lock()
 	defer w.lossMu.Unlock()
 	for why := range lossCount {
-		var perCPU []uint64
-		if err := w.objs.Lost.Lookup(uint32(why), &perCPU); err != nil {
+		sum, err := perCPU(w.objs.Lost, uint32(why))
+		if err != nil {
 			continue
-		}
-		var sum uint64
-		for _, n := range perCPU {
-			sum += n
 		}
 		w.sink.Lost(sum-w.told[why], why.String())
 		w.told[why] = sum
@@ -257,14 +278,20 @@ func (w *watch) snapshot(ctx context.Context) (*confinev1.SnapshotResponse, erro
 	if err != nil {
 		return nil, err
 	}
+	again, err := w.repeated()
+	if err != nil {
+		return nil, err
+	}
 	// After the maps were read, so that every image in them has its name.
 	if err := w.flush(ctx); err != nil {
 		return nil, err
 	}
 	w.tellLosses()
+	again.total.Programs = w.dec.namePrograms(again.byKey)
 	return &confinev1.SnapshotResponse{
 		Recorded: w.dec.nameCalls(calls),
 		Denied:   w.dec.nameDenials(denials),
+		Repeated: again.total,
 	}, nil
 }
 
@@ -272,9 +299,13 @@ func (w *watch) snapshot(ctx context.Context) (*confinev1.SnapshotResponse, erro
 func (w *watch) recorded() (map[uint64]bpf.MonitorMade, error) {
 	all := make(map[uint64]bpf.MonitorMade)
 	var image uint64
-	var made bpf.MonitorMade
-	it := w.objs.Calls.Iterate()
-	for it.Next(&image, &made) {
+	var slot uint32
+	it := w.objs.Slots.Iterate()
+	for it.Next(&image, &slot) {
+		var made bpf.MonitorMade
+		if err := w.objs.Calls.Lookup(slot, &made); err != nil {
+			return nil, fmt.Errorf("read the recorded calls: %w", err)
+		}
 		all[image] = made
 	}
 	if err := it.Err(); err != nil {
@@ -297,6 +328,3 @@ func (w *watch) denials() (map[bpf.MonitorPlace]bpf.MonitorDenial, error) {
 	}
 	return all, nil
 }
-
-// eventSize is the size of the fixed part of a record.
-var eventSize = binary.Size(bpf.MonitorEvent{})

@@ -15,15 +15,45 @@ struct made {
 	__u64 compat[MAX_NR / 64];
 };
 
-static const struct made none_made;
+#define MAX_IMAGES 8192
+#define NO_SLOT MAX_IMAGES
 
-/* By image. */
+/* What each image made, by slot; slots by image. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
-	__type(key, __u64);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_IMAGES);
+	__type(key, __u32);
 	__type(value, struct made);
 } calls SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_IMAGES);
+	__type(key, __u64);
+	__type(value, __u32);
+} slots SEC(".maps");
+
+__u32 slots_used;
+
+/* Returns the slot of an image, a new one at its first time, NO_SLOT (and
+ * counts) when there is none left. */
+static __always_inline __u32 slot_of(__u64 image)
+{
+	__u32 *known = bpf_map_lookup_elem(&slots, &image);
+	__u32 slot;
+
+	if (known)
+		return *known;
+	slot = __sync_fetch_and_add(&slots_used, 1);
+	if (slot < MAX_IMAGES && !bpf_map_update_elem(&slots, &image, &slot, BPF_NOEXIST))
+		return slot;
+	/* Another processor may have been faster. */
+	known = bpf_map_lookup_elem(&slots, &image);
+	if (known)
+		return *known;
+	count_lost(LOST_IMAGES);
+	return NO_SLOT;
+}
 
 struct place {
 	__u64 image;
@@ -49,19 +79,13 @@ struct {
 	__type(value, struct denial);
 } denials SEC(".maps");
 
-static __always_inline void record_call(__u64 image, long nr, int compat)
+static __always_inline void record_call(__u32 slot, long nr, int compat)
 {
-	struct made *m = bpf_map_lookup_elem(&calls, &image);
+	struct made *m = bpf_map_lookup_elem(&calls, &slot);
 	__u64 *word, bit;
 
-	if (!m) {
-		bpf_map_update_elem(&calls, &image, (void *)&none_made, BPF_NOEXIST);
-		m = bpf_map_lookup_elem(&calls, &image);
-		if (!m) {
-			count_lost(LOST_IMAGES);
-			return;
-		}
-	}
+	if (!m)
+		return; /* counted when the slot was asked for */
 	if (nr < 0)
 		return; /* no call: -1 makes the kernel do nothing */
 	if (nr >= MAX_NR) {
@@ -140,7 +164,7 @@ static __always_inline int denied_call(struct task_struct *task, struct pt_regs 
 	BPF_CORE_READ_STR_INTO(&s->ev.comm, task, comm);
 	if (!err && v.file)
 		put_file(s, slot, TEXT_PATH, v.file);
-	send_event(s);
+	send_event(s, 0);
 	return 0;
 }
 

@@ -46,6 +46,12 @@ enum slot_text {
 	TEXT_MAX = 5,
 };
 
+/* Tells what was seen apart; see seen.h. */
+struct key {
+	__u64 a;
+	__u64 b;
+};
+
 struct event {
 	__u64 time;
 	__u32 kind;
@@ -63,6 +69,9 @@ struct event {
 	__u32 vma_error;
 	char comm[16];
 	struct text texts[TEXT_MAX];
+	__u32 origin;
+	struct key key;
+	__u64 cgroup;
 };
 
 #define DATA_SIZE 16384
@@ -96,7 +105,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 16 << 20);
+	__uint(max_entries, 8 << 20);
 } ring SEC(".maps");
 
 struct {
@@ -127,14 +136,36 @@ static __always_inline struct scratch *new_event(__u32 slot, __u32 kind)
 	return s;
 }
 
-static __always_inline void send_event(struct scratch *s)
+/* How much may lie in the ring before its reader is woken for what can wait,
+ * and how much more before it is woken again. */
+#define WAKE_STEP (256 << 10)
+
+/* Sends what can wait: user space looks for it now and then. */
+static __always_inline long send_quiet(void *data, __u64 size)
+{
+	__u64 before = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+	__u64 flags = BPF_RB_NO_WAKEUP;
+
+	if (before / WAKE_STEP != (before + size) / WAKE_STEP)
+		flags = BPF_RB_FORCE_WAKEUP;
+	return bpf_ringbuf_output(&ring, data, size, flags);
+}
+
+/* Returns 0, or an error when the event is lost (and counted). */
+static __always_inline long send_event(struct scratch *s, int quiet)
 {
 	__u32 off = s->off;
+	long err;
 
 	if (off > DATA_SIZE)
 		off = DATA_SIZE;
-	if (bpf_ringbuf_output(&ring, s, sizeof(s->ev) + off, 0))
+	if (quiet)
+		err = send_quiet(s, sizeof(s->ev) + off);
+	else
+		err = bpf_ringbuf_output(&ring, s, sizeof(s->ev) + off, 0);
+	if (err)
 		count_lost(LOST_RING);
+	return err;
 }
 
 /* Adds a string of the kernel, of less than size bytes. */

@@ -30,6 +30,26 @@ struct inode {
 	unsigned long i_ino;
 	__u32 i_generation;
 	struct super_block *i_sb;
+	__s64 i_size;
+};
+
+struct timespec64 {
+	__s64 tv_sec;
+	long tv_nsec;
+};
+
+/* When an inode was changed: since Linux 6.11, since 6.6 and before. */
+struct inode___611 {
+	__s64 i_ctime_sec;
+	__u32 i_ctime_nsec;
+};
+
+struct inode___66 {
+	struct timespec64 __i_ctime;
+};
+
+struct inode___old {
+	struct timespec64 i_ctime;
 };
 
 struct dentry {

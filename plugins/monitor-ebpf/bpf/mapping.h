@@ -10,20 +10,33 @@ static __always_inline __u32 current_tgid(void)
 	return bpf_get_current_pid_tgid() >> 32;
 }
 
-static __always_inline void send_mapping(struct file *file, __u64 addr, __u32 slot)
+static __always_inline void send_mapping(struct file *file, __u64 addr, __u32 slot, __u64 image, __u32 origin)
 {
-	struct scratch *s = new_event(slot, KIND_MAPPING);
+	struct task_struct *task = bpf_get_current_task_btf();
+	enum sight sight = SIGHT_FIRST;
+	struct key k = {image, origin};
+	struct scratch *s;
+	int known;
 
+	mix_key(&k, REPEAT_MAPPING);
+	known = mix_file(&k, task, file);
+	if (known)
+		sight = note(&k, REPEAT_MAPPING);
+	if (sight == SIGHT_COUNTED)
+		return;
+	s = new_event(slot, KIND_MAPPING);
 	if (!s)
 		return;
 	s->ev.pid = current_tgid();
 	s->ev.addr = addr;
+	s->ev.image = image;
 	put_file(s, slot, TEXT_PATH, file);
-	send_event(s);
+	if (send_event(s, sight == SIGHT_AGAIN) && known)
+		forget(&k);
 }
 
 /* Leaves it to user space to find out what is mapped. */
-static __always_inline void send_unmapped(__u64 addr, __u64 end, long err, __u32 slot)
+static __always_inline void send_unmapped(__u64 addr, __u64 end, long err, __u32 slot, __u64 image)
 {
 	struct scratch *s = new_event(slot, KIND_UNMAPPED);
 
@@ -33,12 +46,15 @@ static __always_inline void send_unmapped(__u64 addr, __u64 end, long err, __u32
 	s->ev.addr = addr;
 	s->ev.offset = end - addr;
 	s->ev.vma_error = -err;
-	send_event(s);
+	s->ev.image = image;
+	send_event(s, 0);
 }
 
 struct ranges {
 	__u64 addr;
 	__u64 end;
+	__u64 image;
+	__u32 origin;
 	__u32 slot;
 	__s32 err;
 };
@@ -56,7 +72,7 @@ static long send_range(__u32 i, void *ctx)
 	if (r->err)
 		return 1;
 	if (v.file && (v.flags & VM_EXEC))
-		send_mapping(v.file, r->addr, r->slot);
+		send_mapping(v.file, r->addr, r->slot, r->image, r->origin);
 	if (v.end <= r->addr)
 		return 1;
 	r->addr = v.end;
@@ -65,9 +81,9 @@ static long send_range(__u32 i, void *ctx)
 
 /* Reports the executable mappings of files in a range. Returns 0, or an error
  * with *addr at what is left. */
-static __always_inline long send_ranges(__u64 *addr, __u64 end, __u32 slot)
+static __always_inline long send_ranges(__u64 *addr, __u64 end, __u32 slot, __u64 image, __u32 origin)
 {
-	struct ranges r = {.addr = *addr, .end = end, .slot = slot};
+	struct ranges r = {.addr = *addr, .end = end, .image = image, .origin = origin, .slot = slot};
 
 	bpf_loop(MAX_RANGES, send_range, &r, 0);
 	*addr = r.addr;
@@ -82,20 +98,20 @@ static __always_inline void send_later(struct state *st, int last, __u32 slot)
 	__u64 addr = st->later_addr, end = st->later_end;
 	long err;
 
-	err = send_ranges(&addr, end, slot);
+	err = send_ranges(&addr, end, slot, st->image, st->origin);
 	if (err == -EBUSY && !last) {
 		st->later_addr = addr;
 		return;
 	}
 	if (err)
-		send_unmapped(addr, end, err, slot);
+		send_unmapped(addr, end, err, slot, st->image);
 	st->later_end = 0;
 }
 
 /* Reports what mprotect made executable. */
-static __always_inline void send_protected(struct state *st, __u64 addr, __u64 end)
+static __always_inline void send_protected(struct state *st, struct view *v, __u64 addr, __u64 end)
 {
-	long err = send_ranges(&addr, end, SLOT_EXIT);
+	long err = send_ranges(&addr, end, SLOT_EXIT, v->image, v->origin);
 
 	if (err == -EBUSY && st && !st->later_end) {
 		st->later_addr = addr;
@@ -104,12 +120,12 @@ static __always_inline void send_protected(struct state *st, __u64 addr, __u64 e
 	}
 	/* -ENOENT: another thread has unmapped it already */
 	if (err)
-		send_unmapped(addr, end, err, SLOT_EXIT);
+		send_unmapped(addr, end, err, SLOT_EXIT, v->image);
 }
 
 /* Reports what mmap mapped executable. The mapping itself tells, and so does
  * the descriptor; each can have been replaced by another thread by now. */
-static __always_inline void send_mapped(struct task_struct *task, struct state *st, __u64 addr, int fd)
+static __always_inline void send_mapped(struct task_struct *task, struct state *st, struct view *w, __u64 addr, int fd)
 {
 	struct file *file = NULL;
 	struct vma v = {};
@@ -121,11 +137,11 @@ static __always_inline void send_mapped(struct task_struct *task, struct state *
 	if (fd >= 0)
 		file = file_at(task, fd);
 	if (!err)
-		send_mapping(v.file, addr, SLOT_EXIT);
+		send_mapping(v.file, addr, SLOT_EXIT, w->image, w->origin);
 	if (file && (err || !same_file(file, v.file)))
-		send_mapping(file, addr, SLOT_EXIT);
+		send_mapping(file, addr, SLOT_EXIT, w->image, w->origin);
 	if (err && !file)
-		send_protected(st, addr, addr + 1);
+		send_protected(st, w, addr, addr + 1);
 }
 
 #endif

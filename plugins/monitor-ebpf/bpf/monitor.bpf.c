@@ -12,9 +12,10 @@
 #include "arch.h"
 #include "event.h"
 #include "path.h"
-#include "scope.h"
 #include "vma.h"
 #include "calls.h"
+#include "scope.h"
+#include "seen.h"
 #include "mapping.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -26,7 +27,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Reports the ELF interpreter: where the new image begins to run, if that is
  * in another file than the executed one. */
-static __always_inline void send_loader(struct task_struct *task, struct file *exe)
+static __always_inline void send_loader(struct task_struct *task, struct file *exe, struct view *w)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct vma v = {};
@@ -34,43 +35,44 @@ static __always_inline void send_loader(struct task_struct *task, struct file *e
 
 	err = vma_at(task, regs_ip(regs), &v);
 	if (err)
-		send_unmapped(regs_ip(regs), regs_ip(regs) + 1, err, SLOT_EXEC);
+		send_unmapped(regs_ip(regs), regs_ip(regs) + 1, err, SLOT_EXEC, w->image);
 	else if (v.file && v.file != exe && !same_file(v.file, exe))
-		send_mapping(v.file, regs_ip(regs), SLOT_EXEC);
+		send_mapping(v.file, regs_ip(regs), SLOT_EXEC, w->image, w->origin);
 }
 
-SEC("tp_btf/sched_process_exec")
-int on_exec(__u64 *ctx)
+/* Tells an execution apart from others. Returns 0 when it can't be. */
+static __always_inline int exec_key(struct key *k, struct task_struct *task, struct linux_binprm *bprm,
+				    struct file *exe, struct scratch *s)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct linux_binprm *bprm = (void *)ctx[2];
-	const char *filename, *interp;
-	struct file *exe;
-	struct scratch *s;
-	struct state *st;
-	struct view v = {};
+	const char *filename = BPF_CORE_READ(bprm, filename);
+	struct dentry *cwd;
+
+	if (BPF_CORE_READ(bprm, interp) != filename)
+		return 0; /* a script */
+	if (!mix_file(k, task, exe) || !mix_name(k, s, filename))
+		return 0;
+	if (s->data[0] == '/')
+		return 1;
+	cwd = BPF_CORE_READ(task, fs, pwd.dentry);
+	mix_key(k, (__u64)cwd);
+	mix_key(k, BPF_CORE_READ(cwd, d_name.hash_len));
+	mix_key(k, BPF_CORE_READ(cwd, d_inode, i_ino));
+	mix_key(k, (__u64)BPF_CORE_READ(task, fs, pwd.mnt));
+	return 1;
+}
+
+static __always_inline void put_exec(struct scratch *s, struct task_struct *task, struct linux_binprm *bprm,
+				     struct file *exe)
+{
+	const char *filename = BPF_CORE_READ(bprm, filename);
+	const char *interp = BPF_CORE_READ(bprm, interp);
 	char first = 0;
 
-	st = current_state(task, SLOT_EXEC, &v);
-	if (!v.image)
-		return 0;
-	exe = BPF_CORE_READ(task, mm, exe_file);
-	v.image = file_hash(task, exe);
-	if (st) {
-		st->image = v.image;
-		if (v.found)
-			st->entered = 1; /* its execve began before the watch */
-	}
-	s = new_event(SLOT_EXEC, KIND_EXEC);
-	if (!s)
-		return 0;
 	s->ev.pid = current_tgid();
 	s->ev.ppid = BPF_CORE_READ(task, real_parent, tgid);
-	s->ev.image = v.image;
+	s->ev.cgroup = bpf_get_current_cgroup_id();
 	BPF_CORE_READ_STR_INTO(&s->ev.comm, task, comm);
 	put_file(s, SLOT_EXEC, TEXT_PATH, exe);
-	filename = BPF_CORE_READ(bprm, filename);
-	interp = BPF_CORE_READ(bprm, interp);
 	put_string(s, TEXT_FILENAME, filename, PATH_MAX_SIZE);
 	if (interp != filename)
 		put_string(s, TEXT_INTERP, interp, PATH_MAX_SIZE);
@@ -80,8 +82,52 @@ int on_exec(__u64 *ctx)
 			 BPF_CORE_READ(task, fs, pwd.mnt));
 	if (interp != filename)
 		put_args(s, task);
-	send_event(s);
-	send_loader(task, exe);
+}
+
+SEC("tp_btf/sched_process_exec")
+int on_exec(__u64 *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct linux_binprm *bprm = (void *)ctx[2];
+	enum sight sight = SIGHT_FIRST;
+	struct view v = {};
+	struct scratch *s;
+	struct state *st;
+	struct file *exe;
+	struct key k;
+	int known = 0;
+
+	st = current_state(task, SLOT_EXEC, &v);
+	if (!v.image)
+		return 0;
+	exe = BPF_CORE_READ(task, mm, exe_file);
+	v.image = file_hash(task, exe);
+	v.slot = slot_of(v.image);
+	if (st) {
+		st->image = v.image;
+		st->slot = v.slot;
+		if (v.found)
+			st->entered = 1; /* its execve began before the watch */
+	}
+	k.a = v.origin;
+	k.b = bpf_get_current_cgroup_id();
+	s = new_event(SLOT_EXEC, KIND_EXEC);
+	if (!s)
+		return 0;
+	if (!st || !st->named)
+		known = exec_key(&k, task, bprm, exe, s);
+	if (known)
+		sight = note(&k, REPEAT_EXEC);
+	if (sight != SIGHT_COUNTED) {
+		s->ev.image = v.image;
+		s->ev.origin = v.origin;
+		if (known)
+			s->ev.key = k;
+		put_exec(s, task, bprm, exe);
+		if (send_event(s, sight == SIGHT_AGAIN) && known)
+			forget(&k);
+	}
+	send_loader(task, exe, &v);
 	return 0;
 }
 
@@ -100,10 +146,12 @@ int on_fork(__u64 *ctx)
 		st->entered = 1;
 	cs = bpf_task_storage_get(&states, child, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cs) {
-		add_seed(BPF_CORE_READ(child, tgid));
+		add_seed(BPF_CORE_READ(child, tgid), v.origin);
 		return 0;
 	}
 	cs->image = v.image;
+	cs->slot = v.slot;
+	cs->origin = v.origin;
 	cs->entered = 1; /* it begins by leaving the call that made it */
 	return 0;
 }
@@ -133,15 +181,19 @@ int on_end(__u64 *ctx)
 	/* Two threads that end at once may both find none alive. */
 	if (st && __sync_fetch_and_add(&st->ended, 1))
 		return 0;
+	if (seed_of(tgid))
+		bpf_map_delete_elem(&seeds, &tgid);
+	if (!every_event)
+		count_repeat(REPEAT_EXIT);
+	if (!every_event && !(st && st->named))
+		return 0;
 	s = new_event(SLOT_END, KIND_EXIT);
 	if (!s)
 		return 0;
 	s->ev.pid = tgid;
 	s->ev.value = (BPF_CORE_READ(sig, flags) & SIGNAL_GROUP_EXIT) ?
 		BPF_CORE_READ(sig, group_exit_code) : BPF_CORE_READ(task, group_leader, exit_code);
-	send_event(s);
-	if (scope_pids || seeds_used)
-		bpf_map_delete_elem(&seeds, &tgid);
+	send_event(s, 1);
 	return 0;
 }
 
@@ -161,7 +213,7 @@ static __always_inline void send_dirfd(struct task_struct *task, int fd)
 		return;
 	s->ev.pid = current_tgid();
 	put_file(s, SLOT_ENTER, TEXT_PATH, file);
-	send_event(s);
+	send_event(s, 0);
 }
 
 SEC("tp_btf/sys_enter")
@@ -183,9 +235,14 @@ int on_enter(__u64 *ctx)
 			send_later(st, 0, SLOT_ENTER);
 	}
 	compat = task_in_compat(task);
-	record_call(v.image, nr, compat);
-	if (is_execveat(nr, compat))
+	record_call(v.slot, nr, compat);
+	if (is_execveat(nr, compat)) {
+		if (st)
+			st->named = 1;
 		send_dirfd(task, execveat_fd(regs, compat));
+	} else if (st && st->named) {
+		st->named = 0;
+	}
 	return 0;
 }
 
@@ -242,9 +299,9 @@ int on_exit(__u64 *ctx)
 	if (call.is_mmap) {
 		if (!call.any_prot && call.fd < 0)
 			return 0;
-		send_mapped(task, st, compat ? (__u64)ret & 0xffffffff : (__u64)ret, call.fd);
+		send_mapped(task, st, &v, compat ? (__u64)ret & 0xffffffff : (__u64)ret, call.fd);
 	} else {
-		send_protected(st, call.addr, call.addr + call.len);
+		send_protected(st, &v, call.addr, call.addr + call.len);
 	}
 	return 0;
 }

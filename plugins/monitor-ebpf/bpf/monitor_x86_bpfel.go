@@ -44,7 +44,15 @@ type MonitorEvent struct {
 		Len   uint16
 		Flags uint16
 	}
-	_ [4]byte
+	Origin uint32
+	Key    MonitorKey
+	Cgroup uint64
+}
+
+type MonitorKey struct {
+	_ structs.HostLayout
+	A uint64
+	B uint64
 }
 
 type MonitorMade struct {
@@ -73,8 +81,11 @@ type MonitorScratch struct {
 type MonitorState struct {
 	_         structs.HostLayout
 	Image     uint64
+	Slot      uint32
+	Origin    uint32
+	Named     uint8
 	Entered   uint8
-	_         [3]byte
+	_         [2]byte
 	Ended     uint32
 	Killed    uint8
 	_         [7]byte
@@ -89,23 +100,29 @@ const (
 	MonitorMapCalls           = "calls"
 	MonitorMapDenials         = "denials"
 	MonitorMapLost            = "lost"
+	MonitorMapRepeats         = "repeats"
 	MonitorMapRing            = "ring"
 	MonitorMapScratches       = "scratches"
 	MonitorMapSeeds           = "seeds"
+	MonitorMapSeen            = "seen"
+	MonitorMapSlots           = "slots"
 	MonitorMapStates          = "states"
 	MonitorProgOnEnd          = "on_end"
 	MonitorProgOnEnter        = "on_enter"
 	MonitorProgOnExec         = "on_exec"
 	MonitorProgOnExit         = "on_exit"
 	MonitorProgOnFork         = "on_fork"
+	MonitorVarEveryEvent      = "every_event"
+	MonitorVarLateBits        = "late_bits"
 	MonitorVarOwnMntNs        = "own_mnt_ns"
 	MonitorVarScopeCgroup     = "scope_cgroup"
 	MonitorVarScopeLevel      = "scope_level"
 	MonitorVarScopeLevelKnown = "scope_level_known"
 	MonitorVarScopeMntNs      = "scope_mnt_ns"
 	MonitorVarScopePidNs      = "scope_pid_ns"
-	MonitorVarScopePids       = "scope_pids"
-	MonitorVarSeedsUsed       = "seeds_used"
+	MonitorVarScopePidNsAt    = "scope_pid_ns_at"
+	MonitorVarSeedBits        = "seed_bits"
+	MonitorVarSlotsUsed       = "slots_used"
 )
 
 // LoadMonitor returns the embedded CollectionSpec for Monitor.
@@ -164,9 +181,12 @@ type MonitorMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Lost      *ebpf.MapSpec `ebpf:"lost"`
+	Repeats   *ebpf.MapSpec `ebpf:"repeats"`
 	Ring      *ebpf.MapSpec `ebpf:"ring"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
 	Seeds     *ebpf.MapSpec `ebpf:"seeds"`
+	Seen      *ebpf.MapSpec `ebpf:"seen"`
+	Slots     *ebpf.MapSpec `ebpf:"slots"`
 	States    *ebpf.MapSpec `ebpf:"states"`
 }
 
@@ -174,14 +194,17 @@ type MonitorMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MonitorVariableSpecs struct {
+	EveryEvent      *ebpf.VariableSpec `ebpf:"every_event"`
+	LateBits        *ebpf.VariableSpec `ebpf:"late_bits"`
 	OwnMntNs        *ebpf.VariableSpec `ebpf:"own_mnt_ns"`
 	ScopeCgroup     *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopeLevel      *ebpf.VariableSpec `ebpf:"scope_level"`
 	ScopeLevelKnown *ebpf.VariableSpec `ebpf:"scope_level_known"`
 	ScopeMntNs      *ebpf.VariableSpec `ebpf:"scope_mnt_ns"`
 	ScopePidNs      *ebpf.VariableSpec `ebpf:"scope_pid_ns"`
-	ScopePids       *ebpf.VariableSpec `ebpf:"scope_pids"`
-	SeedsUsed       *ebpf.VariableSpec `ebpf:"seeds_used"`
+	ScopePidNsAt    *ebpf.VariableSpec `ebpf:"scope_pid_ns_at"`
+	SeedBits        *ebpf.VariableSpec `ebpf:"seed_bits"`
+	SlotsUsed       *ebpf.VariableSpec `ebpf:"slots_used"`
 }
 
 // MonitorObjects contains all objects after they have been loaded into the kernel.
@@ -207,9 +230,12 @@ type MonitorMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Lost      *ebpf.Map `ebpf:"lost"`
+	Repeats   *ebpf.Map `ebpf:"repeats"`
 	Ring      *ebpf.Map `ebpf:"ring"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
 	Seeds     *ebpf.Map `ebpf:"seeds"`
+	Seen      *ebpf.Map `ebpf:"seen"`
+	Slots     *ebpf.Map `ebpf:"slots"`
 	States    *ebpf.Map `ebpf:"states"`
 }
 
@@ -218,9 +244,12 @@ func (m *MonitorMaps) Close() error {
 		m.Calls,
 		m.Denials,
 		m.Lost,
+		m.Repeats,
 		m.Ring,
 		m.Scratches,
 		m.Seeds,
+		m.Seen,
+		m.Slots,
 		m.States,
 	)
 }
@@ -229,14 +258,17 @@ func (m *MonitorMaps) Close() error {
 //
 // It can be passed to LoadMonitorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MonitorVariables struct {
+	EveryEvent      *ebpf.Variable `ebpf:"every_event"`
+	LateBits        *ebpf.Variable `ebpf:"late_bits"`
 	OwnMntNs        *ebpf.Variable `ebpf:"own_mnt_ns"`
 	ScopeCgroup     *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopeLevel      *ebpf.Variable `ebpf:"scope_level"`
 	ScopeLevelKnown *ebpf.Variable `ebpf:"scope_level_known"`
 	ScopeMntNs      *ebpf.Variable `ebpf:"scope_mnt_ns"`
 	ScopePidNs      *ebpf.Variable `ebpf:"scope_pid_ns"`
-	ScopePids       *ebpf.Variable `ebpf:"scope_pids"`
-	SeedsUsed       *ebpf.Variable `ebpf:"seeds_used"`
+	ScopePidNsAt    *ebpf.Variable `ebpf:"scope_pid_ns_at"`
+	SeedBits        *ebpf.Variable `ebpf:"seed_bits"`
+	SlotsUsed       *ebpf.Variable `ebpf:"slots_used"`
 }
 
 // MonitorPrograms contains all programs after they have been loaded into the kernel.

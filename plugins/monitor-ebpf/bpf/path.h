@@ -170,4 +170,64 @@ static __always_inline __u64 file_hash(struct task_struct *task, struct file *fi
 	return h ? h : 1;
 }
 
+/* Names above a file's own that belong to its identity. */
+#define KEY_PARENTS 4
+
+static __always_inline void mix_key(struct key *k, __u64 v)
+{
+	k->a = mix(k->a, v);
+	k->b = (k->b ^ (v >> 32 | v << 32)) * 0xd6e8feb86659fd93ull;
+	k->b ^= k->b >> 32;
+}
+
+/* When the content of a file, or what is known about it, was changed last. */
+static __always_inline void mix_change(struct key *k, struct inode *inode)
+{
+	struct inode___611 *i611 = (void *)inode;
+	struct inode___66 *i66 = (void *)inode;
+	struct inode___old *old = (void *)inode;
+
+	mix_key(k, BPF_CORE_READ(inode, i_size));
+	if (bpf_core_field_exists(i611->i_ctime_sec)) {
+		mix_key(k, BPF_CORE_READ(i611, i_ctime_sec));
+		mix_key(k, BPF_CORE_READ(i611, i_ctime_nsec));
+	} else if (bpf_core_field_exists(i66->__i_ctime)) {
+		mix_key(k, BPF_CORE_READ(i66, __i_ctime.tv_sec));
+		mix_key(k, BPF_CORE_READ(i66, __i_ctime.tv_nsec));
+	} else {
+		mix_key(k, BPF_CORE_READ(old, i_ctime.tv_sec));
+		mix_key(k, BPF_CORE_READ(old, i_ctime.tv_nsec));
+	}
+}
+
+/* Adds to a key what a file is, under which path of which root, and when it
+ * was changed. Returns 0 for a file that no path leads to. */
+static __always_inline int mix_file(struct key *k, struct task_struct *task, struct file *file)
+{
+	struct dentry *dentry, *parent;
+	struct vfsmount *mnt;
+	struct inode *inode;
+
+	file_path(file, &dentry, &mnt);
+	inode = BPF_CORE_READ(dentry, d_inode);
+	parent = BPF_CORE_READ(dentry, d_parent);
+	if (!inode || parent == dentry || !BPF_CORE_READ(dentry, d_hash.pprev))
+		return 0;
+	mix_key(k, (__u64)dentry);
+	mix_key(k, (__u64)mnt);
+	mix_key(k, BPF_CORE_READ(inode, i_ino));
+	mix_key(k, BPF_CORE_READ(inode, i_generation));
+	mix_change(k, inode);
+	mix_key(k, (__u64)BPF_CORE_READ(task, fs, root.dentry));
+	mix_key(k, (__u64)BPF_CORE_READ(task, fs, root.mnt));
+	for (int i = 0; i < KEY_PARENTS; i++) {
+		mix_key(k, BPF_CORE_READ(dentry, d_name.hash_len));
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (parent == dentry)
+			break;
+		dentry = parent;
+	}
+	return 1;
+}
+
 #endif

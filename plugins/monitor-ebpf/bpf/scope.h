@@ -7,12 +7,13 @@
 const volatile __u64 scope_cgroup;
 const volatile __u32 scope_mnt_ns;
 const volatile __u32 scope_pid_ns;
-const volatile __u8 scope_pids; /* seeds holds processes from the start */
 const volatile __u32 own_mnt_ns; /* of the monitor itself */
 
 #define MAX_CGROUP_DEPTH 32
+#define INIT_PID_NS 0xeffffffcu /* PROC_PID_INIT_INO */
 
-/* Level of scope_cgroup in its hierarchy, once a task in it was seen. */
+/* Level of scope_cgroup in its hierarchy, set before the programs are loaded or
+ * once a task in it was seen. */
 __u32 scope_level;
 __u8 scope_level_known;
 
@@ -22,11 +23,21 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__type(key, __u32);
-	__type(value, __u8);
+	__type(value, __u32); /* origin */
 } seeds SEC(".maps");
+
+/* A bit for each thread group that may be in seeds, by the low bits of its
+ * number: what costs least for all the others. User space sets those of
+ * seed_bits, programs those of late_bits. */
+#define SEED_BITS 65536
+__u64 seed_bits[SEED_BITS / 64];
+__u64 late_bits[SEED_BITS / 64];
 
 struct state {
 	__u64 image; /* file_hash of the executed file */
+	__u32 slot; /* of the image, in calls */
+	__u32 origin; /* thread group with which this one's came into the scope */
+	__u8 named; /* its last call was an execveat, whose descriptor was told */
 	__u8 entered; /* its system call passed sys_enter */
 	__u32 ended; /* of a group leader: the end of the group was told */
 	__u8 killed; /* the call that ends it was told */
@@ -35,8 +46,6 @@ struct state {
 	__u64 later_addr;
 	__u64 later_end;
 };
-
-__u8 seeds_used;
 
 /* Exists for tasks in the scope only; never taken from a task again. */
 struct {
@@ -64,44 +73,82 @@ static __always_inline int in_cgroup(void)
 	return 0;
 }
 
-static __always_inline __u32 pid_ns_of(struct task_struct *task)
-{
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
-	struct upid *numbers = (void *)pid +
-		__builtin_preserve_field_info(((struct pid *)0)->numbers, BPF_FIELD_BYTE_OFFSET);
-	struct upid *own = (void *)numbers + level * bpf_core_type_size(struct upid);
+/* The namespace of the scope, once a task in it was seen: an address to
+ * compare with is found sooner than a number. */
+__u64 scope_pid_ns_at;
 
-	return BPF_CORE_READ(own, ns, ns.inum);
+static __always_inline int in_pid_ns(struct task_struct *task)
+{
+	struct pid *pid = task->thread_pid;
+	struct pid_namespace *ns;
+	struct upid *numbers, *own;
+	__u32 level;
+
+	if (!pid)
+		return 0;
+	level = pid->level;
+	if (!level)
+		return scope_pid_ns == INIT_PID_NS;
+	numbers = (void *)pid + __builtin_preserve_field_info(((struct pid *)0)->numbers, BPF_FIELD_BYTE_OFFSET);
+	own = (void *)numbers + level * bpf_core_type_size(struct upid);
+	ns = BPF_CORE_READ(own, ns);
+	if (scope_pid_ns_at)
+		return scope_pid_ns_at == (__u64)ns;
+	if (BPF_CORE_READ(ns, ns.inum) != scope_pid_ns)
+		return 0;
+	scope_pid_ns_at = (__u64)ns;
+	return 1;
 }
 
-/* Whether the current task is in the scope by itself. */
-static __always_inline int in_scope(struct task_struct *task)
+static __always_inline __u32 mnt_ns_of(struct task_struct *task)
 {
-	if (scope_pids || seeds_used) {
-		__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct nsproxy *proxy = task->nsproxy;
+	struct mnt_namespace *ns;
 
-		if (bpf_map_lookup_elem(&seeds, &tgid))
-			return 1;
-	}
+	if (!proxy)
+		return 0; /* it ends */
+	ns = proxy->mnt_ns;
+	return ns ? ns->ns.inum : 0;
+}
+
+/* The origin of a thread group that is in seeds, 0 when it isn't. */
+static __always_inline __u32 seed_of(__u32 tgid)
+{
+	__u32 bit = tgid % SEED_BITS, *origin;
+
+	if (!((seed_bits[bit / 64] | late_bits[bit / 64]) & (1ull << (bit % 64))))
+		return 0;
+	origin = bpf_map_lookup_elem(&seeds, &tgid);
+	return origin ? *origin : 0;
+}
+
+/* Returns the origin of the current task when it is in the scope by itself,
+ * and 0 when it isn't. */
+static __always_inline __u32 in_scope(struct task_struct *task)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 origin = seed_of(tgid);
+
+	if (origin)
+		return origin;
+	if (scope_mnt_ns && mnt_ns_of(task) == scope_mnt_ns)
+		return tgid;
+	if (scope_pid_ns && in_pid_ns(task))
+		return tgid;
 	if (scope_cgroup && in_cgroup())
-		return 1;
-	if (scope_mnt_ns && BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) == scope_mnt_ns)
-		return 1;
-	if (scope_pid_ns && pid_ns_of(task) == scope_pid_ns)
-		return 1;
+		return tgid;
 	return 0;
 }
 
 /* Puts a task in the scope for which no state could be made: the kernel refuses
  * that while another task on the same CPU is in the middle of the same. */
-static __always_inline void add_seed(__u32 tgid)
+static __always_inline void add_seed(__u32 tgid, __u32 origin)
 {
-	__u8 one = 1;
+	__u32 bit = tgid % SEED_BITS;
 
-	if (bpf_map_update_elem(&seeds, &tgid, &one, BPF_ANY))
+	if (bpf_map_update_elem(&seeds, &tgid, &origin, BPF_ANY))
 		count_lost(LOST_STATE);
-	seeds_used = 1;
+	__sync_fetch_and_or(&late_bits[bit / 64], 1ull << (bit % 64));
 }
 
 /* Whether a task in the scope's cgroup hasn't entered the container yet: the
@@ -112,7 +159,7 @@ static __always_inline int outside_container(struct task_struct *task)
 
 	if (!scope_mnt_ns || scope_mnt_ns == own_mnt_ns)
 		return 0;
-	ns = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+	ns = mnt_ns_of(task);
 	return ns == own_mnt_ns;
 }
 
@@ -131,13 +178,15 @@ static __always_inline int send_image(struct task_struct *task, __u64 image, __u
 	s->ev.image = image;
 	s->ev.value = outside_container(task);
 	put_file(s, slot, TEXT_PATH, exe);
-	send_event(s);
+	send_event(s, 0);
 	return 0;
 }
 
 /* The current task as the scope sees it. */
 struct view {
 	__u64 image; /* 0 when the task isn't watched */
+	__u32 slot;
+	__u32 origin;
 	__u8 found; /* the watch of it begins here */
 };
 
@@ -150,19 +199,26 @@ static __always_inline struct state *current_state(struct task_struct *task, __u
 
 	if (st) {
 		v->image = st->image;
+		v->slot = st->slot;
+		v->origin = st->origin;
 		return st;
 	}
-	if (!in_scope(task))
+	v->origin = in_scope(task);
+	if (!v->origin)
 		return NULL;
 	exe = BPF_CORE_READ(task, mm, exe_file);
 	if (!exe)
 		return NULL; /* a thread of the kernel, or one that ends */
 	v->image = file_hash(task, exe);
+	v->slot = slot_of(v->image);
 	v->found = 1;
 	send_image(task, v->image, slot);
 	st = bpf_task_storage_get(&states, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (st)
+	if (st) {
 		st->image = v->image;
+		st->slot = v->slot;
+		st->origin = v->origin;
+	}
 	return st;
 }
 

@@ -908,7 +908,13 @@ type Exec struct {
 	Nested []string `protobuf:"bytes,9,rep,name=nested,proto3" json:"nested,omitempty"`
 	// The cgroup v2 directory's inode number that the process was in; 0 when the
 	// monitor doesn't know.
-	CgroupId      uint64 `protobuf:"varint,10,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
+	CgroupId uint64 `protobuf:"varint,10,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
+	// Host PID of the process with which this one, or an ancestor, came into the
+	// scope: that of the scope for what its first process and those that ran
+	// already have started, another one's for what entered from outside. 0 when
+	// the monitor doesn't know. Equal executions of other origin aren't repeated
+	// ones.
+	Origin        int32 `protobuf:"varint,11,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1009,6 +1015,13 @@ func (x *Exec) GetNested() []string {
 func (x *Exec) GetCgroupId() uint64 {
 	if x != nil {
 		return x.CgroupId
+	}
+	return 0
+}
+
+func (x *Exec) GetOrigin() int32 {
+	if x != nil {
+		return x.Origin
 	}
 	return 0
 }
@@ -1832,7 +1845,7 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\x05event\":\n" +
 	"\x05Batch\x121\n" +
 	"\x06events\x18\x01 \x03(\v2\x19.confine.v1.WatchResponseR\x06events\"\a\n" +
-	"\x05Ready\"\x83\x02\n" +
+	"\x05Ready\"\x9b\x02\n" +
 	"\x04Exec\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x04R\x04time\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x12\n" +
@@ -1844,7 +1857,8 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\vinterpreter\x18\b \x01(\tR\vinterpreter\x12\x16\n" +
 	"\x06nested\x18\t \x03(\tR\x06nested\x12\x1b\n" +
 	"\tcgroup_id\x18\n" +
-	" \x01(\x04R\bcgroupId\"\x85\x01\n" +
+	" \x01(\x04R\bcgroupId\x12\x16\n" +
+	"\x06origin\x18\v \x01(\x05R\x06origin\"\x85\x01\n" +
 	"\aMapping\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x04R\x04time\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x12\n" +
