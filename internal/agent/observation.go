@@ -80,7 +80,7 @@ func imageInfo(image *runner.Image, seen *observed) *confinev1.ImageInfo {
 
 func runInfo(seen *observed) *confinev1.Run {
 	run := &confinev1.Run{
-		Events: uint32(min(seen.snapshot.GetEvents(), 1<<32-1)), Lost: uint32(min(seen.snapshot.GetLost(), 1<<32-1)),
+		Events: uint32(min(happened(seen.snapshot), 1<<32-1)), Lost: uint32(min(seen.snapshot.GetLost(), 1<<32-1)),
 		SettledBy: seen.outcome.Text, Seconds: seen.seconds, ExitCode: seen.exitCode,
 	}
 	run.Recorded = recorded(seen.snapshot)
@@ -101,6 +101,12 @@ func recorded(snap *confinev1.SnapshotResponse) []*confinev1.Recorded {
 		})
 	}
 	return out
+}
+
+// happened is the number of events that a monitor told or counted.
+func happened(snap *confinev1.SnapshotResponse) uint64 {
+	r := snap.GetRepeated()
+	return snap.GetEvents() + r.GetExecs() + r.GetMappings() + r.GetExits()
 }
 
 // nativeArch is the table of this machine's own calls.

@@ -75,7 +75,9 @@ func (s *stressTest) roundLimit() time.Duration {
 
 // stressScope is that of any run, with every event.
 func stressScope(c *runner.Container) *confinev1.Scope {
-	return scopeOf(c.PID(), c.ID)
+	scope := scopeOf(c.PID(), c.ID)
+	scope.EveryEvent = true
+	return scope
 }
 
 func stopWatch(ctx context.Context, w *monitor.Watch) (*confinev1.SnapshotResponse, error) {

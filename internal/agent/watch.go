@@ -212,16 +212,16 @@ func neverRan(seen *observed, image *runner.Image) error {
 
 // finish takes what the collector has.
 func (r *run) finish(seen *observed, w *watched, root *heldRoot) {
+	w.collector.Repeated(seen.snapshot.GetRepeated().GetPrograms())
 	seen.files, seen.incomplete = w.collector.Finish()
 	unseenMappings(seen)
 	seen.denied = deniedCalls(seen.snapshot, w.collector)
 	lost := max(seen.snapshot.GetLost(), w.collector.Lost())
 	seen.snapshot.Lost = lost
 	if lost > 0 {
-		seen.incomplete = append(seen.incomplete, &confinev1.Incomplete{
-			Kind: "lost-events", Detail: fmt.Sprintf("the monitor lost %d events; run it again on a less busy node", lost),
-		})
+		seen.incomplete = append(seen.incomplete, lostEvents(lost, seen.snapshot.GetLosses()))
 	}
+	seen.incomplete = append(seen.incomplete, monitorFaults(seen.monitor, w.watch.Faults())...)
 	if seen.outcome.WorkloadErr != nil {
 		seen.incomplete = append(seen.incomplete, &confinev1.Incomplete{
 			Kind: "workload-failed", Detail: seen.outcome.WorkloadErr.Error(),

@@ -109,9 +109,59 @@ func (tr *tree) pid() int32 { return int32(tr.cmd.Process.Pid) }
 // run lets the tree go and waits for its root to end.
 func (tr *tree) run() {
 	tr.t.Helper()
-	fmt.Fprintln(tr.gate)
+	tr.letGo()
+	tr.wait()
+}
+
+func (tr *tree) letGo() { fmt.Fprintln(tr.gate) }
+
+func (tr *tree) wait() {
+	tr.t.Helper()
 	if err := tr.cmd.Wait(); err != nil {
 		tr.t.Logf("tree ended: %v", err)
+	}
+}
+
+// unshared gives a tree mount and PID namespaces of its own.
+func unshared() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+}
+
+// scope selects a tree by its process and its namespaces.
+func (tr *tree) scope() *confinev1.Scope {
+	tr.t.Helper()
+	inode := func(kind string) uint64 {
+		var st syscall.Stat_t
+		if err := syscall.Stat(fmt.Sprintf("/proc/%d/ns/%s", tr.pid(), kind), &st); err != nil {
+			tr.t.Fatal(err)
+		}
+		return st.Ino
+	}
+	return &confinev1.Scope{Pid: tr.pid(), MountNamespace: inode("mnt"), PidNamespace: inode("pid")}
+}
+
+// stopped keeps the plugin from running while do runs.
+func stopped(t *testing.T, c *monitor.Client, do func()) {
+	t.Helper()
+	if err := syscall.Kill(c.PID(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	do()
+	if err := syscall.Kill(c.PID(), syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// waitFor waits until a file exists.
+func waitFor(t *testing.T, path string) {
+	t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s doesn't appear", path)
+		}
 	}
 }
 

@@ -41,6 +41,9 @@ func (c *Collector) see(pid int32, name string, id *confinev1.FileId) *file {
 	key := fileKey{name, id.GetInode(), id.GetDevice()}
 	c.mu.Lock()
 	f, ok := c.known[key]
+	if !ok && len(c.known) >= maxKnown {
+		c.full, ok = true, true
+	}
 	c.mu.Unlock()
 	if ok {
 		return f

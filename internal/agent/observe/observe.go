@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"slices"
@@ -28,6 +29,13 @@ const (
 	maxFiles = 10_000
 	// maxNest bounds how many interpreters deep a script may be.
 	maxNest = 4
+	// Bounds of what a broken monitor may fill: what is remembered of its events,
+	// of processes, and of what is missing.
+	maxKnown     = 4 * maxFiles
+	maxProcesses = 1 << 16
+	maxReasons   = 32
+	maxDenied    = 1 << 14
+	maxMissing   = 1000
 	// hashers is how many files are hashed at once.
 	hashers = 2
 )
@@ -118,7 +126,7 @@ func (c *Collector) Handle(ev *confinev1.WatchResponse) {
 	case *confinev1.WatchResponse_Exec:
 		c.exec(e.Exec)
 	case *confinev1.WatchResponse_Mapping:
-		c.mapping(e.Mapping.GetPid(), e.Mapping.GetPath(), e.Mapping.GetFile())
+		c.mapping(e.Mapping.GetPid(), e.Mapping.GetPath(), e.Mapping.GetFile(), e.Mapping.GetProcess())
 	case *confinev1.WatchResponse_Exit:
 		c.mu.Lock()
 		delete(c.images, e.Exit.GetPid())
@@ -126,7 +134,7 @@ func (c *Collector) Handle(ev *confinev1.WatchResponse) {
 	case *confinev1.WatchResponse_Lost:
 		c.mu.Lock()
 		c.lost += e.Lost.GetCount()
-		if !slices.Contains(c.reasons, e.Lost.GetReason()) {
+		if len(c.reasons) < maxReasons && !slices.Contains(c.reasons, e.Lost.GetReason()) {
 			c.reasons = append(c.reasons, e.Lost.GetReason())
 		}
 		c.mu.Unlock()
@@ -139,6 +147,10 @@ func (c *Collector) refused(d *confinev1.DeniedCall) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k := deniedKey{d.GetNr(), d.GetProcess(), d.GetObject(), d.GetOffset(), d.GetArch()}
+	if _, known := c.counts[k]; !known && len(c.denied) >= maxDenied {
+		c.full = true
+		return
+	}
 	if c.counts[k]++; c.counts[k] == 1 {
 		c.denied = append(c.denied, d)
 	}
@@ -177,9 +189,24 @@ func (c *Collector) exec(e *confinev1.Exec) {
 	}
 	c.mu.Lock()
 	image.seen.Executed++
+	if len(c.images) >= maxProcesses {
+		clear(c.images)
+	}
 	c.images[e.GetPid()] = image.seen.Path
 	c.mu.Unlock()
 	c.script(e, image)
+}
+
+// Repeated adds executions that the monitor counted instead of telling each.
+func (c *Collector) Repeated(programs []*confinev1.RepeatedExec) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range programs {
+		f := c.known[fileKey{p.GetPath(), p.GetFile().GetInode(), p.GetFile().GetDevice()}]
+		if f != nil {
+			f.seen.Executed = uint32(min(uint64(f.seen.Executed)+p.GetCount(), math.MaxUint32))
+		}
+	}
 }
 
 // script records the script of an exec whose file isn't the one that runs.
@@ -241,7 +268,9 @@ func (c *Collector) interpreters(script *file, depth int) {
 	c.interpreters(next, depth-1)
 }
 
-func (c *Collector) mapping(pid int32, name string, id *confinev1.FileId) {
+// mapping records a mapping in a program; by is "" when the monitor doesn't
+// know which.
+func (c *Collector) mapping(pid int32, name string, id *confinev1.FileId, by string) {
 	f := c.see(pid, name, id)
 	if f == nil {
 		return
@@ -249,7 +278,9 @@ func (c *Collector) mapping(pid int32, name string, id *confinev1.FileId) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f.seen.Mapped = true
-	by := c.images[pid]
+	if by == "" {
+		by = c.images[pid]
+	}
 	if by == "" {
 		if exe, err := os.Readlink("/proc/" + strconv.Itoa(int(pid)) + "/exe"); err == nil {
 			by = exe
@@ -262,7 +293,7 @@ func (c *Collector) mapping(pid int32, name string, id *confinev1.FileId) {
 
 // Mapped records a file that a process had mapped before the watch began, as
 // /proc/PID/maps names it.
-func (c *Collector) Mapped(pid int32, name string) { c.mapping(pid, contractName(name), nil) }
+func (c *Collector) Mapped(pid int32, name string) { c.mapping(pid, contractName(name), nil, "") }
 
 // Running records a program that ran already when the watch began, as
 // /proc/PID/exe names it.
@@ -279,6 +310,10 @@ func (c *Collector) Running(pid int32, name string) {
 func (c *Collector) miss(kind, object, detail string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.missing) >= maxMissing {
+		c.full = true
+		return
+	}
 	c.missing = append(c.missing, &confinev1.Incomplete{Kind: kind, Object: object, Detail: detail})
 }
 
@@ -309,7 +344,7 @@ func (c *Collector) Finish() ([]*confinev1.FileSeen, []*confinev1.Incomplete) {
 		return strings.Compare(a.Sha256, b.Sha256)
 	})
 	if c.full {
-		c.missing = append(c.missing, &confinev1.Incomplete{Kind: "too-many-files", Detail: fmt.Sprintf("the container executed or mapped more than %d different files; the rest is not in the result", maxFiles)})
+		c.missing = append(c.missing, &confinev1.Incomplete{Kind: "too-many-files", Detail: fmt.Sprintf("the container executed or mapped more than %d different files, or had more refused or missing than is kept; the rest is not in the result", maxFiles)})
 	}
 	return files, c.missing
 }
