@@ -225,6 +225,8 @@ func (o *Object) resolveArgs() {
 	}
 	left := o.budget
 	o.budget = minBudget + int(o.textHi-o.textLo)*budgetPerByte
+	o.generics()
+	o.heldByOffset()
 	o.viaArgs()
 	o.trimArgs()
 	o.passes(o.wantedBySites())

@@ -21,6 +21,7 @@ func Encode(f *Facts) []byte {
 	w.list(f.Strings)
 	w.uint(uint64(f.Entry))
 	w.deltas(f.Roots)
+	w.deltas(f.Held)
 	w.deltas(f.RootImports)
 	w.deltas(f.RootRegions)
 	w.uint(uint64(len(f.Exports)))
@@ -261,7 +262,7 @@ func (w *writer) deltas(v []uint32) {
 func (w *writer) function(fn *Func, self int) {
 	calls := !slices.ContainsFunc(fn.Edges, func(e Edge) bool { return e.Kind != EdgeCall })
 	called := !slices.ContainsFunc(fn.Imports, func(i ImportUse) bool { return !i.Called })
-	w.bools(fn.ComputedJump, len(fn.Edges) > 0, len(fn.Imports) > 0, len(fn.Regions) > 0, len(fn.Strings) > 0, len(fn.Sites) > 0, calls, called, len(fn.Passes) > 0)
+	w.bools(fn.ComputedJump, len(fn.Edges) > 0, len(fn.Imports) > 0, len(fn.Regions) > 0, len(fn.Strings) > 0, len(fn.Sites) > 0, calls, called, len(fn.Passes) > 0, fn.Generic)
 	if len(fn.Edges) > 0 {
 		w.uint(uint64(len(fn.Edges)))
 		last := int64(self)
@@ -365,7 +366,7 @@ func Decode(data []byte) (*Facts, error) {
 	f.Go, f.IsPIE = b&1 != 0, b&2 != 0
 	f.Warnings, f.Strings = r.list(), r.list()
 	f.Entry = uint32(r.uint())
-	f.Roots, f.RootImports, f.RootRegions = r.deltas(), r.deltas(), r.deltas()
+	f.Roots, f.Held, f.RootImports, f.RootRegions = r.deltas(), r.deltas(), r.deltas(), r.deltas()
 	f.Exports = make([]Export, r.count(4))
 	for i := range f.Exports {
 		e := &f.Exports[i]
@@ -589,6 +590,7 @@ func (r *reader) function(fn *Func, self int) {
 	if b&32 != 0 {
 		fn.Sites = r.sites(fn.Start)
 	}
+	fn.Generic = b&512 != 0
 	if b&256 != 0 {
 		fn.Passes = r.passes()
 	}
@@ -631,6 +633,7 @@ func (f *Facts) check() error {
 		}
 	}
 	in(f.Roots, len(f.Funcs))
+	in(f.Held, len(f.Funcs))
 	in(f.RootImports, len(f.Imports))
 	in(f.RootRegions, len(f.Regions))
 	for i := range f.Imports {

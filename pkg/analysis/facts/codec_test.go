@@ -90,7 +90,8 @@ func sample() *Facts {
 			{Start: 0x1000, End: 0x1010, Edges: []Edge{{1, EdgeCall}, {0, EdgeTable}}, Imports: []ImportUse{{0, true}, {1, false}}},
 			{
 				Start: 0x1010, End: 0x1100, Regions: []uint32{1, 0}, Strings: []uint32{0}, ComputedJump: true,
-				Passes: []Pass{{To: 1, Args: []Arg{{At: 7, Values: []uint32{0}}}}, {To: 0, Import: true, Args: []Arg{{At: 6, Params: []Loc{2}}, {At: 17, Values: []uint32{5}}}}},
+				Generic: true,
+				Passes:  []Pass{{To: 1, Args: []Arg{{At: 7, Values: []uint32{0}}}}, {To: 0, Import: true, Args: []Arg{{At: 6, Params: []Loc{2}}, {At: 17, Values: []uint32{5}}}}},
 				Sites: []Site{
 					{Addr: 0x1020, Kind: SiteSyscall, Nrs: []int32{-1, 0, 60}, Params: []Loc{7, 17}, Derefs: true, Called: true},
 					{Addr: 0x1000, Kind: SiteInt80, Unresolved: "the number is computed", Via: 1},
@@ -104,7 +105,7 @@ func sample() *Facts {
 		},
 		Imports: []Import{{Name: "f", Version: "V1", Weak: true}, {Name: "g", Own: true, OwnFunc: 1, OwnRegion: 2, Copy: true}},
 		Exports: []Export{{Name: "a", Version: "V2", Hidden: true, Func: 1, IFunc: true}, {Name: "b", Region: 1}},
-		Strings: []string{"/bin/sh", "libm.so.6"}, Entry: 1, Roots: []uint32{1}, RootImports: []uint32{1}, RootRegions: []uint32{0},
+		Strings: []string{"/bin/sh", "libm.so.6"}, Entry: 1, Held: []uint32{0, 1}, Roots: []uint32{1}, RootImports: []uint32{1}, RootRegions: []uint32{0},
 		Interp: "/lib/ld.so", Soname: "x.so", RPath: "/a", RunPath: "$ORIGIN", Needed: []string{"libc.so.6", "x.so"},
 		NoDefLib: true, Go: true, IsPIE: true, Symbols: map[uint32]string{0: "main", 1: "f"}, Warnings: []string{"unreadable"},
 	}

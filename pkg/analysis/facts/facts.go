@@ -14,7 +14,7 @@ import "debug/elf"
 
 // Version is part of every cache key: it grows with each change of what Facts
 // hold or how they are found.
-const Version = 12
+const Version = 13
 
 // FlagNoDefLib is DF_1_NODEFLIB of DT_FLAGS_1: the loader's default folders
 // are not searched.
@@ -92,6 +92,9 @@ type Func struct {
 	// Passes tells what it passes to other functions for the parameters that
 	// choose what a system call does, sorted; what isn't there can be anything.
 	Passes []Pass
+	// Generic is set when it calls what it is told to, with arguments that it
+	// reads from a table.
+	Generic bool
 	// ComputedJump is set when it holds an indirect jump or call.
 	ComputedJump bool
 }
@@ -142,6 +145,9 @@ type Facts struct {
 	Entry uint32
 	// Roots are run by the loader: constructors, destructors, resolvers.
 	Roots []uint32
+	// Held are functions that tables may hold in a form other than addresses, so
+	// that they may be called with anything.
+	Held []uint32
 	// RootImports are imports in constructor arrays.
 	RootImports []uint32
 	// RootRegions are data that is always live: the initial thread-local data,

@@ -33,6 +33,7 @@ func invariants(f *Facts) []string {
 		wrong("entry %d of %d functions", f.Entry, nf)
 	}
 	below("root", f.Roots, nf)
+	below("held function", f.Held, nf)
 	below("root import", f.RootImports, ni)
 	below("root region", f.RootRegions, nr)
 	for i := range f.Funcs {

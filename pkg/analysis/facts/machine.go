@@ -99,9 +99,6 @@ type machine interface {
 	// readsAtEntry reports whether the code at an address may read a register
 	// before it writes it.
 	readsAtEntry(o *Object, addr uint64, r uint8) bool
-	// move tells what an instruction does to the general registers; it may say
-	// that it can't tell.
-	move(code []byte) move
 	// block interprets the code from a join point to the end of the block.
 	block(it *interp, at uint64)
 }
@@ -126,3 +123,7 @@ func Argument(m elf.Machine, n int) Loc {
 	}
 	return Loc(mach.abi().args[n])
 }
+
+// mover is a machine that tells what an instruction does to the general
+// registers; it may say that it can't tell.
+type mover interface{ move(code []byte) move }

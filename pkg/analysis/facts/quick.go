@@ -29,6 +29,10 @@ type move struct {
 // reports false where it can't tell; ok of an answer is false for what can be
 // anything.
 func (o *Object) quick(fi uint32, c callSite, locs []Loc) (answers []Arg, known bool) {
+	mach, ok := o.mach.(mover)
+	if !ok {
+		return nil, false
+	}
 	a := o.mach.abi()
 	left := map[uint8][]Loc{} // registers whose values are asked for; locations they stand for
 	for _, l := range locs {
@@ -71,7 +75,7 @@ func (o *Object) quick(fi uint32, c callSite, locs []Loc) (answers []Arg, known 
 		default:
 			return nil, false
 		}
-		m := o.mach.move(code)
+		m := mach.move(code)
 		if m.kind == moveNone {
 			continue
 		}

@@ -77,6 +77,7 @@ type Object struct {
 	budget  int                 // instructions that may still be interpreted
 	refd    map[uint32]bool     // functions that more than direct calls can enter
 	held    map[uint64]struct{} // addresses inside of functions that something keeps
+	twice   map[uint64]bool     // functions to whether they return twice; key: as of nameAt
 	via     map[viaSite]passedState
 	// callbacks tells of functions that read a number behind a pointer when
 	// they are called back whether all who pass them are known.
@@ -222,18 +223,7 @@ func (o *Object) seedStarts() {
 
 // goFuncs reads function starts from Go's own table.
 func (o *Object) goFuncs() {
-	text := o.textLo
-	for _, s := range o.File.Sections {
-		if s.Exec && s.Name == ".text" {
-			text = s.Addr
-		}
-	}
-	for i := range o.File.Symtab {
-		if o.File.Symtab[i].Name == "runtime.text" {
-			text = o.File.Symtab[i].Addr
-		}
-	}
-	entries, ok := goEntries(o.File.Bytes(o.File.GoPCLN[0], o.File.GoPCLN[1]), text)
+	entries, ok := goEntries(o.File.Bytes(o.File.GoPCLN[0], o.File.GoPCLN[1]), o.goText())
 	if !ok {
 		o.Facts.Warnings = append(o.Facts.Warnings, "unreadable Go function table")
 		return

@@ -241,6 +241,7 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 	case op == 0xe8:
 		it.noteJump(s, next+uint64(in.Imm))
 		it.call(s)
+		it.returned(s, next+uint64(in.Imm))
 	case op == 0xec || op == 0xed || op == 0xe4 || op == 0xe5:
 		s.regs[x86.RAX] = top
 	case op == 0xf7:
@@ -261,6 +262,9 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 		case 2, 3:
 			it.noteCall(s, in, next)
 			it.call(s)
+			if in.RIPRel {
+				it.returned(s, next+uint64(in.Disp))
+			}
 		case 6:
 			it.push(s, it.rm(s, in, next, 8))
 		}

@@ -50,6 +50,7 @@ func (g *graph) arguments(arch syscalls.Arch) {
 	if g.res.Widened || g.unseenCode() {
 		return
 	}
+	g.lookedUpAnywhere()
 	a := &arguments{g: g, arch: arch, sites: map[int32]map[int]*values{}, known: map[argument]*values{}}
 	for mi, m := range g.members {
 		for fi := range m.facts.Funcs {
@@ -74,13 +75,39 @@ func (g *graph) arguments(arch syscalls.Arch) {
 }
 
 // unseenCode reports whether functions may be called with arguments that no
-// code of the closure shows: an object is missing, or a library calls whatever
-// function it is told to, with whatever arguments.
+// code of the closure shows: an object is missing, or functions are looked up
+// by names that come from outside and called with arguments that do, too
+// (libraries for foreign functions).
 func (g *graph) unseenCode() bool {
 	if len(g.linker.Missing) > 0 || len(g.linker.Unreadable) > 0 {
 		return true
 	}
-	return slices.ContainsFunc(g.res.Issues, func(i Issue) bool { return i.Kind == "unreadable-object" }) || g.foreign
+	if slices.ContainsFunc(g.res.Issues, func(i Issue) bool { return i.Kind == "unreadable-object" }) {
+		return true
+	}
+	return g.anyName && slices.ContainsFunc(g.members, func(m *member) bool {
+		for i := range m.facts.Funcs {
+			if m.facts.Funcs[i].Generic && m.funcs[i].ok {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// lookedUpAnywhere notes the functions that a computed name may lead to, when
+// it is looked up in all objects: those whose names are texts that are reached.
+func (g *graph) lookedUpAnywhere() {
+	if !g.anywhere {
+		return
+	}
+	for _, m := range g.members {
+		for k := range m.facts.Exports {
+			if e := &m.facts.Exports[k]; e.Func > 0 && g.paths[e.Name] {
+				m.rooted[e.Func-1] = true
+			}
+		}
+	}
 }
 
 type arguments struct {

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/confinehq/confine/pkg/analysis/facts"
@@ -58,6 +59,7 @@ func (g *graph) special(n node, imp uint32) {
 		if !ok || names.Computed {
 			g.trail.edge(n, g.anyText(), "dlsym")
 			g.lookAll()
+			g.lookEverywhere(n, imp)
 			g.issue("computed-dlsym", m.link.Object.Path, "it looks functions up by names that it computes; all exports of the libraries that it loads are included", true)
 		}
 		for _, s := range names.Known {
@@ -68,6 +70,20 @@ func (g *graph) special(n node, imp uint32) {
 
 // anyText is the text that stands for names which are computed.
 func (g *graph) anyText() node { return g.trail.textNode("names that it computes") }
+
+// lookEverywhere notes whether a function is looked up by a computed name in
+// all objects (RTLD_DEFAULT, RTLD_NEXT) and not in a library that was loaded.
+func (g *graph) lookEverywhere(n node, imp uint32) {
+	m := g.members[n.m]
+	all, err := m.link.Object.ImportSites(g.ctx, imp, facts.Argument(m.facts.Machine, 0))
+	if err != nil {
+		g.fail(err)
+		return
+	}
+	for _, s := range all[n.i] {
+		g.anywhere = g.anywhere || slices.Contains(s.Nrs, 0) || slices.Contains(s.Nrs, -1)
+	}
+}
 
 // lookAll enters all exports of what was loaded by name.
 func (g *graph) lookAll() {

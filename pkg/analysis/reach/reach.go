@@ -126,7 +126,7 @@ type member struct {
 	strs    map[uint32]bool    // indexes of strings that were reached
 	wraps   map[uint32][]param // what calls from other places pass as numbers
 	callers map[uint32][]caller
-	rooted  map[uint32]bool // functions that the kernel or the loader calls
+	rooted  map[uint32]bool // functions that are called with what no code shows: by the kernel, the loader, through tables
 	// bound caches what an import binds to; key: import index.
 	bound map[uint32][]target
 }
@@ -173,7 +173,7 @@ type graph struct {
 	anyName  bool            // a computed name is looked up: all their exports count
 	loads    []Name          // libraries named by what is reachable, to be loaded
 	loaded   map[string]bool // key: name
-	foreign  bool            // functions may be called with arguments that no code shows
+	anywhere bool            // a computed name is looked up in all objects
 	err      error
 }
 
@@ -299,6 +299,9 @@ func (g *graph) entry(i int32) {
 // roots enters what the loader runs and what is always there.
 func (g *graph) roots(i int32) {
 	m := g.members[i]
+	for _, f := range m.facts.Held {
+		m.rooted[f] = true
+	}
 	if m.facts.Go {
 		for _, f := range m.facts.Roots {
 			g.late = append(g.late, node{m: i, i: f})

@@ -1,0 +1,108 @@
+package facts
+
+import (
+	"slices"
+	"sort"
+
+	"github.com/confinehq/confine/pkg/analysis/x86"
+)
+
+// maxGeneric bounds the instructions before a call that are looked at.
+const maxGeneric = 64
+
+// generics marks the functions that call whatever they are told to with
+// arguments that they read from a table, as libraries for foreign functions
+// do: all registers that can hold arguments are loaded through one pointer
+// before a call through another. What such code passes is known to nobody.
+func (o *Object) generics() {
+	if _, ok := o.mach.(amd64); !ok {
+		return
+	}
+	for _, at := range o.icalls {
+		if fi := o.FuncAt(at); fi >= 0 && !o.Facts.Funcs[fi].Generic {
+			o.Facts.Funcs[fi].Generic = o.generic(&o.Facts.Funcs[fi], at)
+		}
+	}
+}
+
+func (o *Object) generic(fn *Func, at uint64) bool {
+	args := o.mach.abi().args
+	var base uint8
+	loaded := 0
+	var in x86.Inst
+	for range maxGeneric {
+		p := at - 1
+		for p > fn.Start && !o.bound.has(p-o.textLo) {
+			p--
+		}
+		n := 0
+		if p >= fn.Start {
+			n = x86.Decode(o.File.Bytes(p, at-p), &in)
+		}
+		if n == 0 || o.mach.flow(p, o.File.Bytes(p, at-p)).kind.ends() {
+			return false
+		}
+		at = p
+		i := slices.Index(args, in.Reg)
+		if in.Vector || in.Map != x86.MapOne || in.Op != 0x8b || in.OpSize != 8 || !in.IsMem() || i < 0 ||
+			in.Base == x86.None || in.Base == x86.RSP || in.Index != x86.None {
+			continue
+		}
+		if loaded == 0 {
+			base = in.Base
+		}
+		if in.Base == base {
+			if loaded |= 1 << i; loaded == 1<<len(args)-1 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// heldByOffset lists the functions that tables of Go's may hold as distances
+// from the begin of the code: methods, which are called through them with
+// anything. Any aligned word of 32 bits counts that is such a distance.
+func (o *Object) heldByOffset() {
+	if !o.Facts.Go {
+		return
+	}
+	text := o.goText()
+	held := map[uint32]bool{}
+	for i := range o.Facts.Regions {
+		r := &o.Facts.Regions[i]
+		if r.Name == ".gopclntab" || r.Name == ".eh_frame" {
+			continue
+		}
+		b := o.File.Bytes(r.Start, r.End-r.Start)
+		for p := 0; p+4 <= len(b); p += 4 {
+			to := text + uint64(le32(b[p:]))
+			if !o.startsAt(to) {
+				continue
+			}
+			if fi := o.FuncAt(to); fi >= 0 && o.Facts.Funcs[fi].Start == to {
+				held[uint32(fi)] = true
+			}
+		}
+	}
+	for fi := range held {
+		o.Facts.Held = append(o.Facts.Held, fi)
+	}
+	sort.Slice(o.Facts.Held, func(i, j int) bool { return o.Facts.Held[i] < o.Facts.Held[j] })
+}
+
+// goText is where the code of a Go program begins, as its tables count.
+func (o *Object) goText() uint64 {
+	for i := range o.File.Symtab {
+		if o.File.Symtab[i].Name == "runtime.text" {
+			return o.File.Symtab[i].Addr
+		}
+	}
+	text := o.textLo
+	for _, s := range o.File.Sections {
+		if s.Exec && s.Name == ".text" {
+			text = s.Addr
+		}
+	}
+	return text
+}
