@@ -31,6 +31,8 @@ type monitors struct {
 type running struct {
 	*monitor.Client
 	can *confinev1.Capabilities
+	// limits is what it can't see, a sentence each.
+	limits []string
 }
 
 func newMonitors(dir string, log *slog.Logger) *monitors {
@@ -87,7 +89,7 @@ func (m *monitors) get(ctx context.Context, name string) (*running, error) {
 		c.Close()
 		return nil, fault.New(codes.FailedPrecondition, "monitor %s cannot work on this node: %w", name, err)
 	}
-	m.clients[name] = &running{Client: c, can: about.GetCapabilities()}
+	m.clients[name] = &running{Client: c, can: about.GetCapabilities(), limits: about.GetLimits()}
 	return m.clients[name], nil
 }
 

@@ -32,7 +32,7 @@ func (r *run) observation(image *runner.Image, seen *observed) *confinev1.Observ
 // limits says what the monitor could not see.
 func limits(seen *observed) []*confinev1.Incomplete {
 	var out []*confinev1.Incomplete
-	for _, note := range seen.snapshot.GetNotes() {
+	for _, note := range slices.Concat(seen.limits, seen.snapshot.GetNotes()) {
 		out = append(out, &confinev1.Incomplete{Kind: "monitor-limit", Object: seen.monitor, Detail: note})
 	}
 	if names := seen.snapshot.GetUnseenMappings(); len(names) > 0 {

@@ -56,6 +56,8 @@ type observed struct {
 	container  string
 	runtime    runtimeInfo
 	noNewPrivs bool
+	// limits is what the monitor can't see.
+	limits []string
 	// replayed is true when it was made from a trace.
 	replayed bool
 	// floor is nil when nobody needs it.
@@ -64,7 +66,11 @@ type observed struct {
 
 // watched is a watch with its collector.
 type watched struct {
-	watch     *monitor.Watch
+	watch *monitor.Watch
+	// looks is true for a monitor that sees mappings by looking now and then.
+	looks bool
+	// limits is what it can't see.
+	limits    []string
 	collector *observe.Collector
 	// drained is closed when every event has been taken.
 	drained chan struct{}
@@ -77,7 +83,7 @@ func (r *run) watchScope(ctx context.Context, monitor string, scope *confinev1.S
 	if err != nil {
 		return nil, err
 	}
-	w := &watched{collector: observe.New(ctx, root), drained: make(chan struct{})}
+	w := &watched{collector: observe.New(ctx, root), drained: make(chan struct{}), looks: client.can.GetMissesShortMappings(), limits: client.limits}
 	// The watch outlives ctx: it is stopped in order.
 	w.watch, err = client.Watch(context.WithoutCancel(ctx), scope)
 	if err != nil {
@@ -105,6 +111,13 @@ func (w *watched) stop(ctx context.Context) (*confinev1.SnapshotResponse, error)
 		return nil, &errMonitorDied{err}
 	}
 	return snap, nil
+}
+
+// look has a monitor that sees things by looking do so while they are there.
+func (w *watched) look(ctx context.Context) {
+	if w.looks {
+		_, _ = w.watch.Snapshot(ctx) // a monitor that fails shows when the watch ends
+	}
 }
 
 // abandon ends a watch whose result nobody wants.
@@ -214,6 +227,7 @@ func neverRan(seen *observed, image *runner.Image) error {
 func (r *run) finish(seen *observed, w *watched, root *heldRoot) {
 	w.collector.Repeated(seen.snapshot.GetRepeated().GetPrograms())
 	seen.files, seen.incomplete = w.collector.Finish()
+	seen.limits = w.limits
 	unseenMappings(seen)
 	seen.denied = deniedCalls(seen.snapshot, w.collector)
 	lost := max(seen.snapshot.GetLost(), w.collector.Lost())
@@ -265,8 +279,11 @@ func (r *run) drive(ctx context.Context, c *runner.Container, image *runner.Imag
 		}
 		code := int32(exit.Code)
 		seen.exitCode = &code
-	} else if seen.killed, err = c.Stop(ctx, image.StopSignal(), stopGrace); err != nil {
-		return cause(ctx, err)
+	} else {
+		w.look(ctx)
+		if seen.killed, err = c.Stop(ctx, image.StopSignal(), stopGrace); err != nil {
+			return cause(ctx, err)
+		}
 	}
 	if err := c.Exit().Err; err != nil {
 		return err
