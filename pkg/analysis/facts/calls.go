@@ -1,6 +1,9 @@
 package facts
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // callSite is one instruction that passes control to a wrapper.
 type callSite struct {
@@ -86,17 +89,7 @@ func (o *Object) passedAt(c uint32, sites []callSite, k wrapKey, depth int) []pa
 	if len(sites) == 0 {
 		return nil
 	}
-	addrs := make([]uint64, len(sites))
-	for i, s := range sites {
-		addrs[i] = s.at
-	}
-	var states covering
-	if o.via == nil { // only numbers are asked for
-		states.plain = o.statesAt(c, addrs)
-		states.all = states.plain
-	} else {
-		states = o.statesCovering(c, addrs)
-	}
+	states := o.passedStates(c, sites, k)
 	var out []passedNumbers
 	for _, cs := range sites {
 		s := states.plain[cs.at]
@@ -110,6 +103,27 @@ func (o *Object) passedAt(c uint32, sites []callSite, k wrapKey, depth int) []pa
 		out = append(out, passedNumbers{cs.at, n, passedState{states.all[cs.at], cs.call}})
 	}
 	return out
+}
+
+// passedStates returns the states before calls of a wrapper. What else than the
+// number they pass matters only while sites are resolved.
+func (o *Object) passedStates(c uint32, sites []callSite, k wrapKey) covering {
+	near := map[uint64]*state{}
+	var far []uint64
+	for _, s := range sites {
+		near[s.at] = o.near(c, s.at)
+		if o.via != nil || k.deref || !near[s.at].knows([]Loc{k.loc}, s.call) {
+			far = append(far, s.at)
+		}
+	}
+	if len(far) > 0 {
+		if o.via == nil {
+			maps.Copy(near, o.statesAt(c, far))
+		} else {
+			return o.statesCovering(c, far)
+		}
+	}
+	return covering{near, near}
 }
 
 // callbackSites finds the numbers that a function reads behind a pointer which

@@ -241,11 +241,7 @@ func (o *Object) resolveSites(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		addrs := make([]uint64, len(fn.Sites))
-		for i := range fn.Sites {
-			addrs[i] = fn.Sites[i].Addr
-		}
-		states := o.statesCovering(uint32(fi), addrs)
+		states := o.siteStates(uint32(fi))
 		for i := range fn.Sites {
 			s := &fn.Sites[i]
 			o.directArgs(s, states.all[s.Addr])
@@ -299,6 +295,45 @@ func (o *Object) resolveSites(ctx context.Context) error {
 	}
 	o.resolveArgs()
 	return nil
+}
+
+// siteStates returns the states before the sites of a function.
+func (o *Object) siteStates(fi uint32) covering {
+	fn := &o.Facts.Funcs[fi]
+	near := map[uint64]*state{}
+	var far []uint64
+	for i := range fn.Sites {
+		s := &fn.Sites[i]
+		if near[s.Addr] = o.near(fi, s.Addr); !o.chosen(s, near[s.Addr]) {
+			far = append(far, s.Addr)
+		}
+	}
+	states := covering{near, maps.Clone(near)}
+	if len(far) > 0 {
+		c := o.statesCovering(fi, far)
+		maps.Copy(states.plain, c.plain)
+		maps.Copy(states.all, c.all)
+	}
+	return states
+}
+
+// chosen reports whether the number at a site is known, and what it does.
+func (o *Object) chosen(s *Site, st *state) bool {
+	abi := o.mach.abi()
+	nrs, ok := st.regs[abi.number].consts()
+	if !ok {
+		return false
+	}
+	of := Site{Nrs: make([]int32, len(nrs))}
+	for i, n := range nrs {
+		of.Nrs[i] = int32(n)
+	}
+	for i, r := range abi.kernelArgs {
+		if s.Kind == SiteSyscall && choosesAt(o.table(), &of, i) && (st.regs[r].top || st.regs[r].bottom()) {
+			return false
+		}
+	}
+	return true
 }
 
 // settle writes what is known into a site; parameters become keys to ask the
