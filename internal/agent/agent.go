@@ -52,6 +52,8 @@ type Config struct {
 	Namespace string
 	// PluginDir holds the monitors (confine-monitor-NAME).
 	PluginDir string
+	// Monitors says more about some of them, and where others are, by name.
+	Monitors map[string]MonitorConfig
 	// StateDir belongs to this agent alone: measured floors and files of runs.
 	StateDir string
 	// Runtime is the OCI runtime that the floor is measured from when a run
@@ -114,7 +116,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	return &Agent{
 		cfg: cfg, log: cfg.Logger, session: uuid.NewString(), runner: r,
-		monitors: newMonitors(cfg.PluginDir, cfg.Logger),
+		monitors: newMonitors(cfg.PluginDir, cfg.Monitors, cfg.Logger),
 		floors:   floor.NewStore(filepath.Join(cfg.StateDir, "floors")),
 		out:      newOutbox(), runs: map[string]*run{}, stale: map[string]string{},
 	}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
@@ -17,11 +18,26 @@ import (
 // defaultMonitor is used when a run names none.
 const defaultMonitor = "ebpf"
 
+// MonitorConfig says how one monitor is started.
+type MonitorConfig struct {
+	// Path of the executable; that in the folder of plugins when empty.
+	Path string
+	// SHA256 is the hex digest that the executable must have, when it is set.
+	SHA256 string
+	// Capabilities of Linux, by name, that it may have of those that it states
+	// to need; all of these when nil.
+	Capabilities []string
+	Limits       monitor.Limits
+	// Options of the backend, by name.
+	Options map[string]string
+}
+
 // monitors keeps one process per monitor plugin and starts it again when it
 // has died.
 type monitors struct {
-	dir string
-	log *slog.Logger
+	dir    string
+	config map[string]MonitorConfig // by name
+	log    *slog.Logger
 
 	mu      sync.Mutex
 	clients map[string]*running // by name
@@ -35,8 +51,54 @@ type running struct {
 	limits []string
 }
 
-func newMonitors(dir string, log *slog.Logger) *monitors {
-	return &monitors{dir: dir, log: log, clients: map[string]*running{}}
+func newMonitors(dir string, config map[string]MonitorConfig, log *slog.Logger) *monitors {
+	return &monitors{dir: dir, config: config, log: log, clients: map[string]*running{}}
+}
+
+// installed lists the monitors of this node, sorted by name.
+func (m *monitors) installed() ([]monitor.Plugin, error) {
+	plugins, err := monitor.Find(m.dir)
+	if err != nil {
+		return nil, err
+	}
+	for name, c := range m.config {
+		if c.Path == "" {
+			continue
+		}
+		plugins = slices.DeleteFunc(plugins, func(p monitor.Plugin) bool { return p.Name == name })
+		plugins = append(plugins, monitor.Plugin{Name: name, Path: c.Path})
+	}
+	slices.SortFunc(plugins, func(a, b monitor.Plugin) int { return strings.Compare(a.Name, b.Name) })
+	return plugins, nil
+}
+
+// find returns the monitor of a name, or of the path of one that is installed:
+// what an operator names is started as root.
+func (m *monitors) find(name string) (monitor.Plugin, error) {
+	plugins, err := m.installed()
+	if err != nil {
+		return monitor.Plugin{}, err
+	}
+	var names []string
+	for _, p := range plugins {
+		if p.Name == name || p.Path == name {
+			return p, nil
+		}
+		names = append(names, p.Name)
+	}
+	if strings.Contains(name, "/") {
+		return monitor.Plugin{}, fault.New(codes.FailedPrecondition, "monitor %s is not one of this node's (%s): add it to its agent's configuration (monitors: NAME: path:), or put it into %s", name, strings.Join(names, ", "), m.dir)
+	}
+	return monitor.Plugin{}, fault.New(codes.FailedPrecondition, "monitor %q is not installed in %s (found: %s); install it or name another with --monitor", name, m.dir, strings.Join(names, ", "))
+}
+
+// start starts a plugin as it is configured.
+func (m *monitors) start(ctx context.Context, p monitor.Plugin) (*monitor.Client, error) {
+	c := m.config[p.Name]
+	return monitor.Start(ctx, monitor.HostConfig{
+		Path: p.Path, SHA256: c.SHA256, Capabilities: c.Capabilities, Limits: c.Limits, Options: c.Options,
+		Logger: m.log.With("monitor", p.Name),
+	})
 }
 
 // can says what a monitor sees, which it starts when it doesn't run yet.
@@ -53,21 +115,11 @@ func (m *monitors) get(ctx context.Context, name string) (*running, error) {
 	if name == "" {
 		name = defaultMonitor
 	}
-	plugins, err := monitor.Find(m.dir)
+	plugin, err := m.find(name)
 	if err != nil {
 		return nil, err
 	}
-	var names []string
-	path := ""
-	for _, p := range plugins {
-		names = append(names, p.Name)
-		if p.Name == name {
-			path = p.Path
-		}
-	}
-	if path == "" {
-		return nil, fault.New(codes.FailedPrecondition, "monitor %q is not installed in %s (found: %s); install it or name another with --monitor", name, m.dir, strings.Join(names, ", "))
-	}
+	name = plugin.Name
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if c := m.clients[name]; c != nil {
@@ -80,7 +132,7 @@ func (m *monitors) get(ctx context.Context, name string) (*running, error) {
 			return c, nil
 		}
 	}
-	c, err := monitor.Start(ctx, monitor.HostConfig{Path: path, Logger: m.log.With("monitor", name)})
+	c, err := m.start(ctx, plugin)
 	if err != nil {
 		return nil, fault.New(codes.FailedPrecondition, "monitor %s does not start: %w", name, err)
 	}

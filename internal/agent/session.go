@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/confinehq/confine/internal/version"
-	"github.com/confinehq/confine/pkg/monitor"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -137,7 +136,7 @@ func (a *Agent) hello(ctx context.Context) *confinev1.Hello {
 		Name: a.cfg.Node, Version: version.Version, Kernel: kernelRelease(),
 		Containerd: daemon, Runtime: runtimeVersion(ctx, a.cfg.Runtime), Platform: platform(),
 	}
-	plugins, err := monitor.Find(a.cfg.PluginDir)
+	plugins, err := a.monitors.installed()
 	if err != nil {
 		a.log.Warn("no monitors", "error", err)
 	}

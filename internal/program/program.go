@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/file"
@@ -26,6 +27,9 @@ type Source struct {
 	EnvPrefix string
 	// DefaultConfig is read when it exists and no other file is named.
 	DefaultConfig string
+	// Sections are parts of the file that no flag stands for, by name: pointers
+	// to what they are read into.
+	Sections map[string]any
 }
 
 // Read merges file, environment and flags, the last being strongest, into
@@ -56,6 +60,23 @@ func (s Source) Read(flags *pflag.FlagSet, settings any) error {
 	if err := k.Unmarshal("", settings); err != nil {
 		return fmt.Errorf("read configuration: %w", err)
 	}
+	return s.readSections(k, path)
+}
+
+// readSections reads what no flag stands for; a name in it that isn't known is
+// an error.
+func (s Source) readSections(k *koanf.Koanf, path string) error {
+	for name, into := range s.Sections {
+		if !k.Exists(name) {
+			continue
+		}
+		conf := koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
+			ErrorUnused: true, WeaklyTypedInput: true, Result: into, TagName: "koanf",
+		}}
+		if err := k.UnmarshalWithConf(name, into, conf); err != nil {
+			return fmt.Errorf("read configuration %s: %s: %w", path, name, err)
+		}
+	}
 	return nil
 }
 
@@ -81,7 +102,8 @@ func (s Source) configPath(flags *pflag.FlagSet) (string, error) {
 // silently without effect.
 func (s Source) known(k *koanf.Koanf, flags *pflag.FlagSet, path string) error {
 	for _, key := range k.Keys() {
-		if flags.Lookup(key) == nil {
+		section, _, _ := strings.Cut(key, ".")
+		if _, ok := s.Sections[section]; !ok && flags.Lookup(key) == nil {
 			return fmt.Errorf("read configuration %s: unknown setting %q; see %s --help for the names", path, key, s.Program)
 		}
 	}

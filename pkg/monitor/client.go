@@ -25,10 +25,8 @@ import (
 )
 
 const (
-	// startTime bounds a start until the handshake is done.
-	startTime = 15 * time.Second
-	// answerTime bounds every answer of a monitor; one that takes longer hangs,
-	// and is ended.
+	// answerTime bounds every answer of a monitor, its handshake included, when
+	// its host says nothing else.
 	answerTime = 20 * time.Second
 	// closeTime is how long a monitor may take to end when it is told to.
 	closeTime = 3 * time.Second
@@ -51,6 +49,9 @@ type HostConfig struct {
 	Capabilities []string
 	// Limits of what it may use.
 	Limits Limits
+	// AnswerTime bounds every answer; a plugin that takes longer hangs, and is
+	// killed. 20 seconds when it is 0.
+	AnswerTime time.Duration
 	// Options of the backend (see Option), by name.
 	Options map[string]string
 	// Logger takes what the plugin logs; nothing is logged when it is nil.
@@ -67,6 +68,7 @@ type Client struct {
 	plugin *goplugin.Client
 	rpc    confinev1.MonitorServiceClient
 	dir    *folder // holds the plugin's socket
+	answer time.Duration
 	pid    int
 
 	// Version of the contract that both sides speak; Stated is what the plugin
@@ -94,6 +96,9 @@ func Start(ctx context.Context, cfg HostConfig) (*Client, error) {
 }
 
 func start(ctx context.Context, name string, cfg HostConfig) (*Client, error) {
+	if cfg.AnswerTime <= 0 {
+		cfg.AnswerTime = answerTime
+	}
 	exe, err := openExecutable(cfg.Path, cfg.SHA256)
 	if err != nil {
 		return nil, err
@@ -113,7 +118,7 @@ func start(ctx context.Context, name string, cfg HostConfig) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		name: name, sha256: exe.sha256, dir: dir, stated: stated.Capabilities, given: given,
+		name: name, sha256: exe.sha256, dir: dir, stated: stated.Capabilities, given: given, answer: cfg.AnswerTime,
 		done: make(chan struct{}), stop: make(chan struct{}),
 	}
 	var proc *process
@@ -131,14 +136,14 @@ func start(ctx context.Context, name string, cfg HostConfig) (*Client, error) {
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
-		StartTimeout:     startTime,
+		StartTimeout:     cfg.AnswerTime,
 		GRPCDialOptions:  []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(messageSize))},
 		Logger:           newLogger(cfg.Logger),
 		Stderr:           io.Discard,
 	})
 	if err := c.start(ctx, keep, func() int { return pidOf(proc) }); err != nil {
 		c.Close()
-		return nil, explainStart(err)
+		return nil, explainStart(err, cfg.AnswerTime)
 	}
 	return c, nil
 }
@@ -202,7 +207,7 @@ func (c *Client) start(ctx context.Context, keep []int, pid func() int) error {
 	case err := <-started:
 		return err
 	case <-ctx.Done():
-		<-started // bounded by startTime
+		<-started // bounded by AnswerTime
 		return ctx.Err()
 	}
 }
@@ -268,7 +273,7 @@ func (c *Client) Err() error {
 		return nil
 	}
 	if c.hung != "" {
-		return fmt.Errorf("monitor %s %w: it hung (no answer to %s within %v) and was killed", c.name, ErrEnded, c.hung, answerTime)
+		return fmt.Errorf("monitor %s %w: it hung (no answer to %s within %v) and was killed", c.name, ErrEnded, c.hung, c.answer)
 	}
 	return fmt.Errorf("monitor %s %w", c.name, ErrEnded)
 }
@@ -312,7 +317,7 @@ func (c *Client) hang(what string) {
 
 // ask calls a monitor, which is ended when it doesn't answer in time.
 func (c *Client) ask(ctx context.Context, what string, call func(context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, answerTime)
+	limited, cancel := context.WithTimeout(ctx, c.answer)
 	defer cancel()
 	err := call(limited)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // quotedSize bounds what is shown of what a plugin printed, in bytes.
@@ -11,7 +12,7 @@ const quotedSize = 80
 
 // explainStart says in a sentence why a plugin didn't come to its service, and
 // what to do. go-plugin has texts alone to tell its errors apart.
-func explainStart(err error) error {
+func explainStart(err error, limit time.Duration) error {
 	text := err.Error()
 	var theirs int
 	if _, rest, ok := strings.Cut(text, "Plugin version: "); ok && strings.HasPrefix(text, "incompatible API version") {
@@ -22,7 +23,7 @@ func explainStart(err error) error {
 	if printed, ok := strings.CutPrefix(text, "Unrecognized remote plugin message: "); ok {
 		printed, _, _ = strings.Cut(printed, "\n")
 		if printed == "" {
-			return errors.New("it ended without a word; is it made for this machine? Its log says more (agent with --log-level debug)")
+			return errors.New("it ended without a word: it may be made for another machine; its log says more (agent with --log-level debug)")
 		}
 		return fmt.Errorf("it isn't a monitor: it printed %s instead of the handshake; install one that is made with package monitor", quoted(printed))
 	}
@@ -32,7 +33,7 @@ func explainStart(err error) error {
 		strings.HasPrefix(text, "unsupported plugin protocol"), strings.HasPrefix(text, "error parsing server cert"):
 		return fmt.Errorf("it isn't a monitor: its handshake is not understood (%s); install one that is made with package monitor", quoted(text))
 	case strings.HasPrefix(text, "timeout while waiting for plugin to start"):
-		return fmt.Errorf("it hung: no handshake within %v; its log says more (agent with --log-level debug)", startTime)
+		return fmt.Errorf("it hung: no handshake within %v, and was killed; its log says more (agent with --log-level debug)", limit)
 	case strings.HasPrefix(text, "plugin exited before we could connect"):
 		return errors.New("it ended before its handshake; its log says more (agent with --log-level debug)")
 	}

@@ -72,7 +72,7 @@ func (c *Client) Watch(ctx context.Context, scope *confinev1.Scope) (*Watch, err
 
 // open begins the stream of a watch and returns when the monitor is ready.
 func (c *Client) open(ctx context.Context, req *confinev1.WatchRequest) (grpc.ServerStreamingClient[confinev1.WatchResponse], error) {
-	late := time.AfterFunc(answerTime, func() { c.hang("watch") })
+	late := time.AfterFunc(c.answer, func() { c.hang("watch") })
 	defer late.Stop()
 	stream, err := c.rpc.Watch(ctx, req)
 	if err != nil {
@@ -104,6 +104,14 @@ func (w *Watch) Lost() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.lost + w.refused
+}
+
+// Seen is the number of events that were taken from the stream, Lost messages
+// aside.
+func (w *Watch) Seen() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seen
 }
 
 // Err is nil while the watch runs and after Stop or Cancel. It is ErrEnded when

@@ -72,13 +72,17 @@ func run(ctx context.Context, s settings, stderr io.Writer) error {
 	if err := os.MkdirAll(s.Data, 0o700); err != nil {
 		return fmt.Errorf("create data folder: %w", err)
 	}
+	monitors, err := monitorConfigs(s.monitors)
+	if err != nil {
+		return err
+	}
 	conn, identity, err := dial(ctx, s, log)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	a, err := agent.New(agent.Config{
-		Node: s.Node, Containerd: s.Containerd, Namespace: s.Namespace, PluginDir: s.Plugins,
+		Node: s.Node, Containerd: s.Containerd, Namespace: s.Namespace, PluginDir: s.Plugins, Monitors: monitors,
 		StateDir: filepath.Join(s.Data, "state"), Runtime: s.Runtime, RegistryHosts: s.RegistryHosts, Logger: log,
 	})
 	if err != nil {

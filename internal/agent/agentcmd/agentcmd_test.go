@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -204,7 +205,7 @@ func TestStrongestSettingWins(t *testing.T) {
 		Data: "/var/lib/confine-agent", Containerd: "/run/containerd/containerd.sock", Plugins: "/usr/lib/confine/plugins",
 		Runtime: "runc", LogFormat: "text",
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }

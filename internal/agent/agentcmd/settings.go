@@ -30,6 +30,8 @@ type settings struct {
 	RegistryHosts string `koanf:"registry-hosts"`
 	LogLevel      string `koanf:"log-level"`
 	LogFormat     string `koanf:"log-format"`
+	// monitors is a section of the file.
+	monitors map[string]monitorSettings
 }
 
 func addFlags(f *pflag.FlagSet) {
@@ -50,7 +52,10 @@ func addFlags(f *pflag.FlagSet) {
 // readSettings merges file, environment and flags, the last being strongest.
 func readSettings(flags *pflag.FlagSet) (settings, error) {
 	var s settings
-	source := program.Source{Program: "confine-agent", EnvPrefix: envPrefix, DefaultConfig: defaultConfig}
+	source := program.Source{
+		Program: "confine-agent", EnvPrefix: envPrefix, DefaultConfig: defaultConfig,
+		Sections: map[string]any{"monitors": &s.monitors},
+	}
 	if err := source.Read(flags, &s); err != nil {
 		return s, err
 	}
