@@ -12,6 +12,8 @@ import (
 	"github.com/confinehq/confine/internal/factsdir"
 	"github.com/confinehq/confine/internal/term"
 	"github.com/confinehq/confine/pkg/analysis"
+	"github.com/confinehq/confine/pkg/analysis/facts"
+	"github.com/confinehq/confine/pkg/analysis/reach"
 	"github.com/confinehq/confine/pkg/rootfs"
 )
 
@@ -21,6 +23,7 @@ type analyzeOptions struct {
 	noFollow    bool
 	noCache     bool
 	surplus     bool
+	dump        string
 	explain     string
 	explained   explainOptions
 	file        string
@@ -42,7 +45,8 @@ With --explain CALL it prints why that call can be made, as 'confinectl explain'
 does of a stored result; exit code 1 says that it can't.`,
 		Example: `  confinectl analyze / --entrypoint /usr/sbin/nginx
   confinectl analyze ./rootfs --entrypoint /usr/bin/redis-server --no-follow -o json
-  confinectl analyze ./rootfs --entrypoint /usr/bin/redis-server --explain socket --all`,
+  confinectl analyze ./rootfs --entrypoint /usr/bin/redis-server --explain socket --all
+  confinectl analyze ./rootfs --entrypoint /bin/true --dump graph -o dot | dot -Tsvg > true.svg`,
 		Args: exactArgs("ROOT"),
 	}
 	f := cmd.Flags()
@@ -51,6 +55,8 @@ does of a stored result; exit code 1 says that it can't.`,
 	f.BoolVar(&o.noFollow, "no-follow", false, "leave out programs that the named ones execute, and libraries that only configuration names")
 	f.BoolVar(&o.noCache, "no-cache", false, "compute everything anew")
 	f.BoolVar(&o.surplus, "surplus", false, "rank the functions and data that bring in the most calls")
+	f.StringVar(&o.dump, "dump", "", "print what the analysis works on: facts (of each object) or graph (what each program reaches); -o text, json (a value a line) or, for a graph, dot")
+	_ = cmd.RegisterFlagCompletionFunc("dump", cobra.FixedCompletions([]string{"facts", "graph"}, cobra.ShellCompDirectiveNoFileComp))
 	f.StringVar(&o.explain, "explain", "", "print why this system call can be made (-o text, json or dot)")
 	f.BoolVar(&o.explained.all, "all", false, "with --explain: all places that make the call, not the shortest chains alone")
 	f.IntVar(&o.explained.limit, "limit", 100, "with --all: show at most this many places")
@@ -66,9 +72,12 @@ does of a stored result; exit code 1 says that it can't.`,
 		if err := o.check(cmd, *output); err != nil {
 			return err
 		}
-		result, err := a.analyze(cmd.Context(), args[0], o)
+		result, err := a.analyze(cmd.Context(), args[0], o, *output)
 		if err != nil {
 			return err
+		}
+		if o.dump != "" {
+			return a.sayIncomplete(result)
 		}
 		if o.explain != "" {
 			return a.explainAnalysis(cmd, result, o.explain, o.explained, *output)
@@ -80,8 +89,12 @@ does of a stored result; exit code 1 says that it can't.`,
 
 func (o *analyzeOptions) check(cmd *cobra.Command, output string) error {
 	switch {
-	case o.explain == "" && output == "dot":
-		return usagef(cmd, "-o dot needs --explain CALL")
+	case o.dump != "" && o.dump != "facts" && o.dump != "graph":
+		return usagef(cmd, "--dump %q is neither facts nor graph", o.dump)
+	case o.dump != "" && (o.explain != "" || o.surplus || o.file != "" || output == "oci"):
+		return usagef(cmd, "--dump excludes --explain, --surplus, --output-file and -o oci")
+	case o.dump != "graph" && o.explain == "" && output == "dot":
+		return usagef(cmd, "-o dot needs --explain CALL or --dump graph")
 	case o.explain == "" && o.explained.all:
 		return usagef(cmd, "--all needs --explain CALL")
 	case o.explain != "" && output == "oci":
@@ -102,7 +115,7 @@ func (o *analyzeOptions) check(cmd *cobra.Command, output string) error {
 	return nil
 }
 
-func (a *app) analyze(ctx context.Context, root string, o analyzeOptions) (*analysis.Result, error) {
+func (a *app) analyze(ctx context.Context, root string, o analyzeOptions, output string) (*analysis.Result, error) {
 	dir, err := rootfs.NewDir(root)
 	if err != nil {
 		return nil, err
@@ -113,6 +126,7 @@ func (a *app) analyze(ctx context.Context, root string, o analyzeOptions) (*anal
 		defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	}
 	req := analysis.Request{Root: dir, Options: analysis.Options{NoFollow: o.noFollow, Surplus: o.surplus, Explain: o.explain != ""}}
+	a.dump(&req.Options, o.dump, output)
 	for _, p := range o.entrypoints {
 		req.Programs = append(req.Programs, analysis.Program{Path: p, Load: o.load})
 	}
@@ -175,13 +189,33 @@ func (a *app) deliverAnalysis(r *analysis.Result, format, file string) error {
 	if err != nil {
 		return err
 	}
+	if format != "text" || file != "" {
+		return a.sayIncomplete(r)
+	}
+	if len(r.Incomplete) > 0 {
+		return errIncomplete
+	}
+	return nil
+}
+
+// sayIncomplete says what is missing where the answer doesn't.
+func (a *app) sayIncomplete(r *analysis.Result) error {
 	if len(r.Incomplete) == 0 {
 		return nil
 	}
-	if format != "text" || file != "" {
-		for _, issue := range r.Incomplete {
-			fmt.Fprintf(a.err, "incomplete: %s: %s\n", issue.Kind, analysisIssue(issue))
-		}
+	for _, issue := range r.Incomplete {
+		fmt.Fprintf(a.err, "incomplete: %s: %s\n", issue.Kind, analysisIssue(issue))
 	}
 	return errIncomplete
+}
+
+// dump has the analysis print what it works on.
+func (a *app) dump(o *analysis.Options, what, output string) {
+	format := map[string]reach.Format{"text": reach.AsText, "json": reach.AsJSON, "dot": reach.AsDot}[output]
+	switch what {
+	case "graph":
+		o.Graph = func(program string, t *reach.Trail) error { return t.Print(a.out, program, format) }
+	case "facts":
+		o.Facts = func(path string, f *facts.Facts) error { return f.Print(a.out, path, format == reach.AsJSON) }
+	}
 }

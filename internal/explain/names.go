@@ -48,6 +48,8 @@ func (f Frame) verb() string {
 		return "executes"
 	case "entry":
 		return "starts at"
+	case "live":
+		return "always has"
 	case "init":
 		return "has it run"
 	case "call":

@@ -38,6 +38,7 @@ type analysis struct {
 	ways  map[string]map[string][]Frame // program to those that execute it, and how
 
 	explain *explainer // nil unless Options.Explain
+	stop    error      // of a function of the caller's, which ends the analysis
 
 	arch    syscalls.Arch
 	machine elf.Machine
@@ -94,6 +95,9 @@ func analyze(ctx context.Context, req Request) (*Result, error) {
 			if ctx.Err() != nil {
 				return nil, fmt.Errorf("analyse %s: %w", p.Path, ctx.Err())
 			}
+			if a.stop != nil {
+				return nil, a.stop
+			}
 			if first == nil {
 				first = err
 			}
@@ -106,6 +110,9 @@ func analyze(ctx context.Context, req Request) (*Result, error) {
 		return nil, first
 	}
 	a.finish()
+	if err := a.showFacts(); err != nil {
+		return nil, err
+	}
 	return &a.result, nil
 }
 
@@ -166,6 +173,11 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 	}
 	a.result.Entrypoints = append(a.result.Entrypoints, o.Path)
 	a.merge(p, o, r)
+	if show := a.req.Options.Graph; show != nil {
+		if a.stop = show(o.Path, r.Trail); a.stop != nil {
+			return a.stop
+		}
+	}
 	if !a.req.Options.NoFollow {
 		a.follow(p, o, r)
 	}

@@ -3,6 +3,8 @@ package analysis
 import (
 	"context"
 
+	"github.com/confinehq/confine/pkg/analysis/facts"
+	"github.com/confinehq/confine/pkg/analysis/reach"
 	"github.com/confinehq/confine/pkg/rootfs"
 )
 
@@ -65,6 +67,11 @@ type Options struct {
 	Surplus bool
 	// Explain asks for Result.Explanation.
 	Explain bool
+	// Graph, when not nil, is called with what each program reaches, in the
+	// order in which programs are analysed, and Facts with the facts of each
+	// object in the end, in the order of paths. An error ends the analysis.
+	Graph func(program string, t *reach.Trail) error
+	Facts func(path string, f *facts.Facts) error
 	// Parallel is the number of objects decoded at once; GOMAXPROCS when 0.
 	Parallel int
 }
@@ -186,6 +193,7 @@ type Site struct {
 //	init           the loader runs it: constructors, destructors, resolvers
 //	call, import   it is called, within the object or as an import
 //	address-taken  code takes its address
+//	live           data that every thread of the program has
 //	refers         code or data refers to the data
 //	data           the data before it holds its address
 //	names, dlopen  code or data refers to the text

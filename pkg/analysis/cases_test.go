@@ -25,7 +25,7 @@ import (
 //	needs: COMMAND...        tools besides gcc ("!gcc" first: without gcc)
 //	variant: NAME FLAGS      one program of several; $FLAGS in build lines
 //	build: COMMAND           in a folder that holds the sources; makes $OUT/prog.
-//	                         mark.h is there, too
+//	                         mark.h is there, too; $CASE is $OUT in the root
 //	program: PATH            what to analyse instead of $OUT/prog
 //	env: KEY=VALUE           of the program; $OUT is its folder in the root
 //	load: PATH               a file that it loads, relative to $OUT
@@ -37,6 +37,7 @@ import (
 //	incomplete: KIND...      all kinds of what is missing; "any" is not to ask
 //	notes: KIND...           kinds that are among the notes
 //	compat: yes              32-bit code is reachable
+//	chain: CALL STEPS        the end of the call's shortest chain: "EDGE NAME, ..."
 //	run: ARGS                it may be run under strace; $OUT as above
 //	skip-known: WHY          a defect that is known: the case must still fail
 type testCase struct {
@@ -80,7 +81,7 @@ func (c *testCase) id() string { return strings.TrimSuffix(c.name+"/"+c.variant,
 
 var keys = []string{
 	"needs", "variant", "build", "program", "env", "load", "follow", "must", "never", "objects", "no-objects",
-	"incomplete", "notes", "compat", "run", "skip-known",
+	"incomplete", "notes", "compat", "chain", "run", "skip-known",
 }
 
 func readCases(t *testing.T) []*testCase {
@@ -237,15 +238,17 @@ func (c *testCase) build(t *testing.T, w *world) {
 	for _, b := range c.all("build") {
 		cmd := exec.Command("sh", "-ec", b)
 		cmd.Dir = src
-		cmd.Env = append(os.Environ(), "OUT="+out, "FLAGS="+c.flags, "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+		cmd.Env = append(os.Environ(), "OUT="+out, "CASE="+c.out(), "FLAGS="+c.flags, "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 		if msg, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", b, err, msg)
 		}
 	}
 }
 
-func (c *testCase) analyze(t *testing.T, w *world) *analysis.Result {
+func (c *testCase) analyze(t *testing.T, w *world, check *checker) *analysis.Result {
 	t.Helper()
+	o := analysis.Options{NoFollow: c.one("follow") != "yes", Cache: &w.cache, Parallel: 1}
+	check.watch(&o)
 	p := analysis.Program{Path: c.out() + "/prog"}
 	if v := c.one("program"); v != "" {
 		p.Path = strings.ReplaceAll(v, "$OUT", c.out())
@@ -258,7 +261,7 @@ func (c *testCase) analyze(t *testing.T, w *world) *analysis.Result {
 	}
 	r, err := analysis.Analyze(t.Context(), analysis.Request{
 		Root: w.root, Programs: []analysis.Program{p},
-		Options: analysis.Options{NoFollow: c.one("follow") != "yes", Cache: &w.cache, Parallel: 1},
+		Options: o,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -354,8 +357,12 @@ func TestCases(t *testing.T) {
 			t.Parallel()
 			c.need(t)
 			c.build(t, w)
-			r := c.analyze(t, w)
-			err := errors.Join(c.verify(r), c.groundTruth(t, w, r))
+			var check checker
+			r := c.analyze(t, w, &check)
+			if err := check.result(r); err != nil {
+				t.Error(err)
+			}
+			err := errors.Join(c.verify(r), c.chains(r), c.groundTruth(t, w, r))
 			why := c.one("skip-known")
 			switch {
 			case why == "" && err != nil:

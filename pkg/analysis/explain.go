@@ -295,6 +295,28 @@ func (e *Explanation) compact() {
 	e.Steps = steps
 }
 
+// showFacts hands the facts of all objects to the caller, if it wants them.
+func (a *analysis) showFacts() error {
+	show := a.req.Options.Facts
+	if show == nil {
+		return nil
+	}
+	for _, o := range a.result.Objects {
+		loaded, err := a.set.Load(a.ctx, o.Path)
+		if err != nil {
+			return err
+		}
+		f, err := loaded.Facts(a.ctx)
+		if err != nil {
+			continue // the result says that it can't be read
+		}
+		if err := show(o.Path, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // absent finds places of calls that nothing makes.
 func (a *analysis) absent() []AbsentPlace {
 	var out []AbsentPlace

@@ -138,7 +138,7 @@ func TestSampleIsFull(t *testing.T) {
 
 func TestCodec(t *testing.T) {
 	f := sample()
-	if bad := invariants(f); bad != nil {
+	if bad := f.Invariants(); bad != nil {
 		t.Fatal(bad)
 	}
 	roundTrip(t, f)

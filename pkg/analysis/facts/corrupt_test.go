@@ -36,7 +36,7 @@ func extract(t *testing.T, data []byte) {
 		}
 		return
 	}
-	for _, w := range invariants(o.Facts) {
+	for _, w := range o.Facts.Invariants() {
 		t.Error(w)
 	}
 	if g, err := Decode(Encode(o.Facts)); err != nil || len(g.Funcs) != len(o.Facts.Funcs) {

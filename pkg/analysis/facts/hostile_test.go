@@ -85,7 +85,7 @@ v:	.space 100000`,
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, w := range invariants(o.Facts) {
+			for _, w := range o.Facts.Invariants() {
 				t.Error(w)
 			}
 			unresolved := false

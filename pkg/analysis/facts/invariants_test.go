@@ -1,136 +1,15 @@
 package facts
 
 import (
+	"bytes"
 	"context"
 	"debug/elf"
-	"fmt"
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 )
-
-// lastEdge is the last kind of edge that there is: EdgeInner.
-const lastEdge = EdgeFall + 1
-
-// invariants returns what is wrong with facts that users of them rely on.
-func invariants(f *Facts) []string {
-	var bad []string
-	wrong := func(format string, args ...any) {
-		if len(bad) < 20 {
-			bad = append(bad, fmt.Sprintf(format, args...))
-		}
-	}
-	below := func(what string, list []uint32, n int) {
-		for _, i := range list {
-			if int(i) >= n {
-				wrong("%s %d of %d", what, i, n)
-			}
-		}
-	}
-	nf, nr, ni, ns := len(f.Funcs), len(f.Regions), len(f.Imports), len(f.Strings)
-	if int(f.Entry) > nf {
-		wrong("entry %d of %d functions", f.Entry, nf)
-	}
-	below("root", f.Roots, nf)
-	below("held function", f.Held, nf)
-	below("root import", f.RootImports, ni)
-	below("root region", f.RootRegions, nr)
-	for i := range f.Funcs {
-		fn := &f.Funcs[i]
-		at := fmt.Sprintf("function %#x:", fn.Start)
-		if fn.End <= fn.Start {
-			wrong("%s ends at %#x", at, fn.End)
-		}
-		if i > 0 && fn.Start < f.Funcs[i-1].End {
-			wrong("%s overlaps the one before, which ends at %#x", at, f.Funcs[i-1].End)
-		}
-		for _, e := range fn.Edges {
-			if int(e.To) >= nf || e.Kind == 0 || e.Kind > lastEdge {
-				wrong("%s edge of kind %d to %d of %d", at, e.Kind, e.To, nf)
-			}
-		}
-		for _, m := range fn.Imports {
-			if int(m.Import) >= ni {
-				wrong("%s import %d of %d", at, m.Import, ni)
-			}
-		}
-		below(at+" region", fn.Regions, nr)
-		below(at+" string", fn.Strings, ns)
-		for k := range fn.Passes {
-			p := &fn.Passes[k]
-			if p.Import && int(p.To) >= ni || !p.Import && int(p.To) >= nf || len(p.Args) == 0 || k > 0 && comparePasses(fn.Passes[k-1], *p) >= 0 {
-				wrong("%s passes %d of %d is of or behind %d", at, k, len(fn.Passes), p.To)
-			}
-			argInvariants(p.Args, func(format string, args ...any) { wrong(at+" "+format, args...) })
-		}
-		for k := range fn.Sites {
-			argInvariants(fn.Sites[k].Args, func(format string, args ...any) { wrong(at+" "+format, args...) })
-			siteInvariants(fn, &fn.Sites[k], nf, func(format string, args ...any) { wrong(at+" "+format, args...) })
-		}
-	}
-	for i := range f.Regions {
-		r := &f.Regions[i]
-		at := fmt.Sprintf("region %s %#x:", r.Name, r.Start)
-		if r.End < r.Start || i > 0 && r.Start < f.Regions[i-1].End {
-			wrong("%s to %#x, the one before ends at %#x", at, r.End, f.Regions[max(i, 1)-1].End)
-		}
-		below(at+" function", r.Funcs, nf)
-		below(at+" import", r.Imports, ni)
-		below(at+" region", r.Regions, nr)
-		below(at+" string", r.Strings, ns)
-	}
-	for i := range f.Imports {
-		if m := &f.Imports[i]; int(m.OwnFunc) > nf || int(m.OwnRegion) > nr {
-			wrong("import %s: own function %d, region %d", m.Name, m.OwnFunc, m.OwnRegion)
-		}
-	}
-	for i := range f.Exports {
-		e := &f.Exports[i]
-		if int(e.Func) > nf || int(e.Region) > nr || e.Func > 0 && e.Region > 0 {
-			wrong("export %s: function %d, region %d", e.Name, e.Func, e.Region)
-		}
-		if i > 0 && (e.Name < f.Exports[i-1].Name || e.Name == f.Exports[i-1].Name && e.Version < f.Exports[i-1].Version) {
-			wrong("export %s@%s is out of order", e.Name, e.Version)
-		}
-	}
-	for i := range f.Symbols {
-		if int(i) >= nf {
-			wrong("symbol %s of function %d", f.Symbols[i], i)
-		}
-	}
-	return bad
-}
-
-func argInvariants(list []Arg, wrong func(string, ...any)) {
-	for i := range list {
-		a := &list[i]
-		if len(a.Values)+len(a.Params) == 0 || len(a.Values) > maxArgValues || !slices.IsSorted(a.Values) || !slices.IsSorted(a.Params) || i > 0 && list[i-1].At >= a.At {
-			wrong("argument at %d: %v, %v", a.At, a.Values, a.Params)
-		}
-	}
-}
-
-func siteInvariants(fn *Func, s *Site, funcs int, wrong func(string, ...any)) {
-	if s.Via == 0 && (s.Addr < fn.Start || s.Addr >= fn.End) {
-		wrong("site %#x outside, which calls no wrapper", s.Addr)
-	}
-	if int(s.Via) > funcs {
-		wrong("site %#x calls wrapper %d of %d", s.Addr, s.Via, funcs)
-	}
-	if s.Kind < SiteSyscall || s.Kind > SiteSysenter {
-		wrong("site %#x of kind %d", s.Addr, s.Kind)
-	}
-	if !slices.IsSorted(s.Nrs) || !slices.IsSorted(s.Params) {
-		wrong("site %#x: numbers %v and parameters %v aren't sorted", s.Addr, s.Nrs, s.Params)
-	}
-	for _, p := range s.Params {
-		if off, onStack := p.Stack(); onStack && off < 0 {
-			wrong("site %#x: parameter %d", s.Addr, p)
-		}
-		_ = p.String()
-	}
-}
 
 // realObjects lists what this machine has of programs, libraries and loaders,
 // of several makers.
@@ -182,10 +61,11 @@ func TestRealObjects(t *testing.T) {
 			for _, w := range f.Warnings {
 				t.Error("warning:", w)
 			}
-			for _, w := range invariants(f) {
+			for _, w := range f.Invariants() {
 				t.Error(w)
 			}
 			roundTrip(t, f)
+			printed(t, f, name)
 			raw := rawSites(o)
 			for a := range raw {
 				if !raw[a] {
@@ -193,6 +73,46 @@ func TestRealObjects(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// printed checks both printed forms of facts: each record is a line of JSON, and
+// a paragraph of text that begins with its kind.
+func printed(t *testing.T, f *Facts, path string) {
+	t.Helper()
+	var text, lines bytes.Buffer
+	if err := errors.Join(f.Print(&text, path, false), f.Print(&lines, path, true)); err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for line := range bytes.Lines(lines.Bytes()) {
+		var r Record
+		d := json.NewDecoder(bytes.NewReader(line))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&r); err != nil || r.Object != path {
+			t.Fatalf("%s: %v", line, err)
+		}
+		count[r.Kind]++
+	}
+	want := map[string]int{"object": 1, "import": len(f.Imports), "export": len(f.Exports), "region": len(f.Regions), "function": len(f.Funcs)}
+	sum := 0
+	for kind, n := range want {
+		if count[kind] != n {
+			t.Errorf("%d records of kind %s, want %d", count[kind], kind, n)
+		}
+		sum += n
+	}
+	paragraphs := 0
+	for line := range bytes.Lines(text.Bytes()) {
+		if line[0] != ' ' {
+			paragraphs++
+		}
+	}
+	if paragraphs != sum {
+		t.Errorf("%d paragraphs of text for %d records", paragraphs, sum)
+	}
+	if bytes.IndexFunc(text.Bytes(), func(r rune) bool { return r < 0x20 && r != '\n' }) >= 0 {
+		t.Error("the text has control characters")
 	}
 }
 

@@ -260,7 +260,7 @@ func (t *Trail) Check() []string {
 		from := t.paths.place(tr.runs[r].from)
 		for e := tr.runs[r].start; e < tr.end(int32(r)); e++ {
 			to := t.paths.place(tr.to[e])
-			if t.paths.dist[from] > 0 && t.paths.dist[to] > t.paths.dist[from]+1 && tr.kinds[tr.kind[e]] != last && !t.late(to) {
+			if t.paths.dist[from] > 0 && t.paths.dist[to] > t.paths.dist[from]+1 && tr.kinds[tr.kind[e]] != last && !t.late(from) {
 				wrong("%v is %d steps away and leads to %v, which is %d", t.paths.placed(from), t.paths.dist[from], t.paths.placed(to), t.paths.dist[to])
 			}
 		}
@@ -275,7 +275,8 @@ func (t *Trail) Check() []string {
 
 // late reports whether a place is reached only from a root that counts last.
 func (t *Trail) late(at uint32) bool {
-	for ; t.paths.from[at] != 0; at = t.paths.from[at] {
+	for at != 0 && t.paths.from[at] != 0 {
+		at = t.paths.from[at]
 	}
-	return t.g.trail.kinds[t.paths.kind[at]] == last
+	return at != 0 && t.g.trail.kinds[t.paths.kind[at]] == last
 }

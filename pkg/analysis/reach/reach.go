@@ -321,7 +321,7 @@ func (g *graph) roots(i int32) {
 		}
 	}
 	for _, r := range m.facts.RootRegions {
-		g.enter(node{m: i, i: r, region: true}, g.cause, "init", direct)
+		g.enter(node{m: i, i: r, region: true}, g.cause, "live", direct)
 	}
 }
 

@@ -807,7 +807,7 @@ type Frame struct {
 	// How it was reached from the frame before: "program", "interpreter",
 	// "command", "exec" (a program); "entry", "init", "call", "import",
 	// "address-taken", "data", "export", "dlsym", "variable", "callback",
-	// "indirect" (a function); "refers", "address-taken" (data); "names",
+	// "indirect" (a function); "live", "refers", "address-taken" (data); "names",
 	// "dlopen", "dlsym" (a text).
 	Edge string `protobuf:"bytes,4,opt,name=edge,proto3" json:"edge,omitempty"`
 	// "program", "function", "data" (a part of an object's data that holds the
