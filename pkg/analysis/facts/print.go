@@ -123,10 +123,15 @@ func (f *Facts) Records(path string, visit func(*Record) error) error {
 	for _, i := range f.Roots {
 		root[i] = true
 	}
+	held := map[uint32]bool{}
+	for _, i := range f.Held {
+		held[i] = true
+	}
 	for i := range f.Funcs {
 		r := f.functionRecord(path, uint32(i))
 		r.flag(f.Entry == uint32(i)+1, "entry")
 		r.flag(root[uint32(i)], "root")
+		r.flag(held[uint32(i)], "held")
 		if err := visit(r); err != nil {
 			return err
 		}
