@@ -246,6 +246,9 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			return // constants between instructions
 		}
 		if i, ok := o.relocAt[r.to]; ok && o.isGOT(g) {
+			if o.File.Relocs[i].Type == object.RTLS {
+				return
+			}
 			o.slot(fn, &o.File.Relocs[i], false)
 			return
 		}
@@ -280,6 +283,8 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			kind = EdgeInner
 		}
 		o.address(fn, r.to, kind)
+	case refPage:
+		o.page(fn, self, r.to)
 	case refImm:
 		if o.code(r.to) {
 			if r.to >= fn.Start && r.to < fn.End || !o.bound.has(r.to-o.textLo) {
@@ -300,5 +305,20 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			return
 		}
 		o.address(fn, r.to, EdgeRef)
+	}
+}
+
+// page counts everything that begins in a page as referred to.
+func (o *Object) page(fn *Func, self int, page uint64) {
+	for i := range o.Facts.Regions {
+		if g := &o.Facts.Regions[i]; g.Start < page+4096 && g.End > page {
+			fn.Regions = append(fn.Regions, uint32(i))
+		}
+	}
+	i := sort.Search(len(o.Facts.Funcs), func(i int) bool { return o.Facts.Funcs[i].Start >= page })
+	for ; i < len(o.Facts.Funcs) && o.Facts.Funcs[i].Start < page+4096; i++ {
+		if i != self {
+			fn.edge(i, EdgeRef)
+		}
 	}
 }

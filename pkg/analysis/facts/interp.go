@@ -233,7 +233,7 @@ func (it *interp) block(at uint64) {
 				for _, t := range it.tables {
 					it.flow(t, s)
 				}
-				it.noteCall(s, &in, next)
+				it.noteIndirect(s)
 				return
 			}
 		}

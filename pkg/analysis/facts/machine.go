@@ -61,6 +61,9 @@ type abi struct {
 	// clobbered are the registers that a C function may change; goClobbered are
 	// the others that a Go function may change, too.
 	clobbered, goClobbered []uint8
+	// anchored is how far behind an address that code computes it may reach
+	// other variables with it, in bytes; 0 when each is named by itself.
+	anchored uint64
 }
 
 // machine is what differs from one architecture to another.
@@ -111,6 +114,8 @@ func machineOf(f *object.File) machine {
 	switch f.Machine {
 	case elf.EM_X86_64:
 		return amd64{}
+	case elf.EM_AARCH64:
+		return aarch64{}
 	}
 	return nil
 }

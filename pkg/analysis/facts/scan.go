@@ -23,6 +23,7 @@ const (
 	refAddr                    // the address itself is computed (lea)
 	refImm                     // an immediate that may be the address
 	refBase                    // the address is computed to find the global offset table by it
+	refPage                    // any address in the 4096 bytes from there on
 )
 
 // ref is one address in one instruction.
@@ -79,6 +80,9 @@ type Object struct {
 	held    map[uint64]struct{} // addresses inside of functions that something keeps
 	twice   map[uint64]bool     // functions to whether they return twice; key: as of nameAt
 	via     map[viaSite]passedState
+	// branchTables holds the tables that computed jumps go through, where they
+	// are found by following addresses; key: address of the jump.
+	branchTables map[uint64][]branchTable
 	// callbacks tells of functions that read a number behind a pointer when
 	// they are called back whether all who pass them are known.
 	callbacks map[uint32]bool

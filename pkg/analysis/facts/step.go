@@ -260,7 +260,7 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 		case 1:
 			it.setRM(s, in, next, size, it.rm(s, in, next, size).addConst(-1))
 		case 2, 3:
-			it.noteCall(s, in, next)
+			it.noteIndirect(s)
 			it.call(s)
 			if in.RIPRel {
 				it.returned(s, next+uint64(in.Disp))

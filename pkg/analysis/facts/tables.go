@@ -10,7 +10,7 @@ func (o *Object) dataTargets() []uint64 {
 	seen := make(map[uint64]struct{}, len(o.refs)/4)
 	for i := range o.refs {
 		r := &o.refs[i]
-		if r.kind != refJump && r.kind != refSlot && r.kind != refBase && !o.code(r.to) {
+		if r.kind != refJump && r.kind != refSlot && r.kind != refBase && r.kind != refPage && !o.code(r.to) {
 			seen[r.to] = struct{}{}
 		}
 	}

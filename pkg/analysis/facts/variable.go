@@ -74,8 +74,9 @@ func (it *interp) noteJump(s *state, to uint64) {
 	}
 }
 
-// noteCall looks for the watched address in the arguments of an indirect call.
-func (it *interp) noteCall(s *state, in *x86.Inst, next uint64) {
+// noteIndirect looks for the watched address in the arguments of an indirect
+// call.
+func (it *interp) noteIndirect(s *state) {
 	if it.watch == nil {
 		return
 	}
@@ -128,15 +129,16 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 	}
 	for i := range o.refs {
 		r := &o.refs[i]
-		if r.to > addr+7 || r.to+64 <= addr || r.kind == refJump {
+		if r.to > addr+7 || r.to+max(64, o.mach.abi().anchored) <= addr || r.kind == refJump {
 			continue
 		}
 		fi := o.FuncAt(o.at(r))
 		if fi < 0 {
 			continue
 		}
-		if r.kind == refAddr || r.kind == refImm {
-			if r.to <= addr && addr-r.to < nearby && (r.to == addr || !o.scalarAt(r.to, addr-r.to)) {
+		if r.kind == refAddr || r.kind == refImm || r.kind == refPage {
+			if r.to <= addr && (addr-r.to < o.mach.abi().anchored && o.regionAt(r.to) == o.regionAt(addr) ||
+				addr-r.to < nearby && (r.to == addr || !o.scalarAt(r.to, addr-r.to))) {
 				taken[uint32(fi)] = true
 			}
 			continue
