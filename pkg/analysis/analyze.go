@@ -41,7 +41,6 @@ type analysis struct {
 	stop    error      // of a function of the caller's, which ends the analysis
 
 	arch    syscalls.Arch
-	machine elf.Machine
 	calls   map[int32]*call
 	widened *programReason
 	compat  bool
@@ -159,10 +158,15 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 		a.result.Entrypoints = append(a.result.Entrypoints, o.Path)
 		a.found[o.Path] = p.Origin
 		return nil
-	case o.Header.Class != elf.ELFCLASS64 || o.Header.Machine != elf.EM_X86_64:
-		return fmt.Errorf("analyse %s: programs for %v aren't analysed yet, only those for x86-64", o.Path, o.Header.Machine)
 	}
-	a.machine, a.arch = o.Header.Machine, syscalls.AMD64
+	arch, ok := archOf(o.Header)
+	switch {
+	case !ok:
+		return fmt.Errorf("analyse %s: programs for %v aren't analysed, only those for x86-64 and arm64", o.Path, o.Header.Machine)
+	case a.arch != "" && a.arch != arch:
+		return fmt.Errorf("analyse %s: it is a program for %s among others for %s: give each a profile of its own", o.Path, arch, a.arch)
+	}
+	a.arch = arch
 	l := link.New(a.set, a.root, a.sys, o, p.Env)
 	if err := l.Startup(a.ctx); err != nil {
 		return err
@@ -182,6 +186,21 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 		a.follow(p, o, r)
 	}
 	return nil
+}
+
+// archOf returns the architecture of a program, and false when its code isn't
+// analysed.
+func archOf(h objects.Header) (syscalls.Arch, bool) {
+	if h.Class != elf.ELFCLASS64 {
+		return "", false
+	}
+	switch h.Machine {
+	case elf.EM_X86_64:
+		return syscalls.AMD64, true
+	case elf.EM_AARCH64:
+		return syscalls.ARM64, true
+	}
+	return "", false
 }
 
 // merge takes in what one program can do.
@@ -332,7 +351,7 @@ const maxReasons = 8
 
 func (a *analysis) finish() {
 	r := &a.result
-	r.Platform, r.Compat = a.arch.Platform(), a.compat
+	r.Platform, r.Compat = cmp.Or(a.arch, syscalls.AMD64).Platform(), a.compat
 	if a.widened != nil {
 		for _, c := range syscalls.All(a.arch) {
 			if a.calls[int32(c.Nr)] == nil {
@@ -388,6 +407,13 @@ func (a *analysis) kernelCalls() {
 	r := &a.result
 	has := func(name string) bool {
 		return slices.ContainsFunc(r.Syscalls, func(s Syscall) bool { return s.Name == name })
+	}
+	if nr, ok := syscalls.Number(a.arch, "rt_sigreturn"); ok && a.arch == syscalls.ARM64 && has("rt_sigaction") && !has("rt_sigreturn") {
+		// arch/arm64/kernel/signal.c, setup_return: without a restorer, handlers
+		// return to the vDSO.
+		r.Syscalls = append(r.Syscalls, Syscall{Name: "rt_sigreturn", Nr: nr, Reasons: []Reason{{
+			Kind: "kernel", Detail: "signal handlers return with it, through code of the kernel's (vDSO)",
+		}}})
 	}
 	if has("restart_syscall") {
 		return

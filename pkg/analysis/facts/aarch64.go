@@ -45,18 +45,27 @@ func (aarch64) scan(o *Object, at uint64, code []byte) int {
 	case arm64.SVC:
 		o.sites = append(o.sites, rawSite{at, SiteSyscall})
 	case arm64.ADR:
-		if to := at + uint64(in.Imm); tableAnchor(at, code, in.Rd) {
+		switch to := at + uint64(in.Imm); {
+		case makesPage(at, &in):
+		case tableAnchor(at, code, in.Rd):
 			o.addRef(at, to, refAddr)
 			if o.code(to) {
 				o.enter(to, false)
 			}
-		} else {
+		default:
 			o.addAddr(at, to, refAddr)
 		}
 	case arm64.Literal:
 		o.literal(at, at+uint64(in.Imm), in.Size)
 	}
 	return 4
+}
+
+// makesPage reports whether an instruction computes the address of a page: adrp,
+// or the adr that linkers put in its place at the end of a page (Arm Cortex-A53
+// erratum 843419).
+func makesPage(at uint64, in *arm64.Inst) bool {
+	return in.Op == arm64.ADRP || in.Op == arm64.ADR && at&0xfff >= 0xff8 && (at+uint64(in.Imm))&0xfff == 0
 }
 
 // tableAnchor reports whether the address that an instruction puts into a
@@ -211,7 +220,13 @@ func pltStub(addr uint64, code []byte) (slot uint64, size int, ok bool) {
 	return 0, 0, false
 }
 
-func pageOf(at uint64, in *arm64.Inst) uint64 { return at&^0xfff + uint64(in.Imm) }
+// pageOf is the address that adr or adrp computes.
+func pageOf(at uint64, in *arm64.Inst) uint64 {
+	if in.Op == arm64.ADR {
+		return at + uint64(in.Imm)
+	}
+	return at&^0xfff + uint64(in.Imm)
+}
 
 // pltHead: stp x16, x30, [sp, #-16]!, perhaps behind a landing pad.
 func (aarch64) pltHead(code []byte) bool {

@@ -32,7 +32,7 @@ type known struct {
 	local bool // made in the block that is looked at
 	entry tableEntry
 	addr  uint64
-	from  uint32
+	from  uint32 // of a place: how it was made from another, 0 when it wasn't
 }
 
 // tableEntry says how the entries of a jump table are read.
@@ -49,8 +49,28 @@ type branchTable struct {
 	tableEntry
 }
 
-// maxKnown bounds what one register can hold.
-const maxKnown = 8
+// maxTable bounds the entries of a table whose length isn't known.
+const maxTable = 1024
+
+// jumpThrough is a computed jump through a table.
+type jumpThrough struct {
+	at uint64
+	branchTable
+}
+
+// deferred is a jump through a table whose length isn't known before all code
+// was looked at, and what is known where it jumps.
+type deferred struct {
+	jumpThrough
+	cur []known
+}
+
+// maxKnown bounds the pages that one register can hold, maxPlaces the places:
+// those were noted when they were made, and are followed for what is exact alone.
+const (
+	maxKnown  = 8
+	maxPlaces = 2
+)
 
 // addressFlow follows addresses through the code of an object.
 type addressFlow struct {
@@ -67,18 +87,29 @@ type addressFlow struct {
 	pool   map[int][]known
 	orphan map[int][]uint64
 	fde    int
+	tables map[jumpThrough][]uint64 // their targets
+	// bounds are addresses of data that code names, sorted: a table ends at the
+	// next one.
+	bounds   []uint64
+	deferred []deferred
 }
 
 func (aarch64) addresses(o *Object) {
 	f := &addressFlow{
 		o: o, in: map[uint64][]known{}, queued: map[uint64]bool{}, used: make(bitset, len(o.bound)),
-		pool: map[int][]known{}, orphan: map[int][]uint64{},
+		pool: map[int][]known{}, orphan: map[int][]uint64{}, tables: map[jumpThrough][]uint64{},
 	}
 	o.branchTables = map[uint64][]branchTable{}
 	for _, sp := range o.codeSpans() {
 		f.span(sp)
 	}
 	f.again = true
+	f.bounds = dataTargets(o, f.first)
+	for _, d := range f.deferred {
+		for _, to := range f.targets(d.at, d.branchTable) {
+			f.flow(to, d.cur)
+		}
+	}
 	f.drain()
 	f.orphans()
 	for _, p := range f.pages {
@@ -96,8 +127,12 @@ func (f *addressFlow) span(sp span) {
 	var cur []known
 	var in arm64.Inst
 	ended := true
+	called := false
 	for p := int((4 - sp.lo&3) & 3); p+4 <= len(code); p += 4 {
 		at := sp.lo + uint64(p)
+		if called && f.begins(at) {
+			cur = cur[:0] // the call before doesn't return
+		}
 		if f.o.targets.has(at - f.o.textLo) {
 			f.flow(at, cur)
 			cur = cur[:0]
@@ -122,6 +157,7 @@ func (f *addressFlow) span(sp span) {
 		if ended {
 			cur = cur[:0]
 		}
+		called = in.Op == arm64.BL || in.Op == arm64.BLR
 	}
 }
 
@@ -147,9 +183,12 @@ func (f *addressFlow) drain() {
 		f.queued[at] = false
 		cur = append(cur[:0], f.in[at]...)
 		code := f.o.File.From(at)
-		p := 0
+		p, called := 0, false
 		for ; len(cur) > 0 && p+4 <= len(code); p += 4 {
 			here := at + uint64(p)
+			if p > 0 && called && f.begins(here) {
+				break
+			}
 			if p > 0 && f.o.targets.has(here-f.o.textLo) {
 				f.flow(here, cur)
 				break
@@ -157,6 +196,7 @@ func (f *addressFlow) drain() {
 			if !f.o.code(here) || !decodeA64(here, code[p:], &in) {
 				break
 			}
+			called = in.Op == arm64.BL || in.Op == arm64.BLR
 			var ended bool
 			if cur, ended = f.step(here, code[p:], &in, cur); ended {
 				break
@@ -187,6 +227,12 @@ func (f *addressFlow) orphans() {
 	}
 }
 
+// begins reports whether a function with an unwind entry begins at an address.
+func (f *addressFlow) begins(at uint64) bool {
+	f.setFDE(at)
+	return f.fde >= 0 && f.o.File.FDEs[f.fde].Start == at
+}
+
 // setFDE finds the unwind entry of an address, -1 when there is none.
 func (f *addressFlow) setFDE(at uint64) {
 	fdes := f.o.File.FDEs
@@ -208,20 +254,22 @@ func (f *addressFlow) flow(to uint64, cur []known) {
 	in := f.in[to]
 	changed := false
 	for _, k := range cur {
+		if k.kind == kConst || k.kind == kAddr && k.from != 0 {
+			continue
+		}
 		k.local = false
-		n, have := 0, false
+		n, limit, have := 0, maxPlaces, false
+		if k.kind == kPage {
+			limit = maxKnown
+		}
 		for i := range in {
-			if in[i].reg == k.reg {
+			if in[i].reg == k.reg && in[i].kind == k.kind {
 				n++
 				have = have || in[i] == k
 			}
 		}
-		switch {
-		case have:
-		case n < maxKnown:
+		if !have && n < limit {
 			in, changed = append(in, k), true
-		case k.kind == kPage:
-			f.whole(k)
 		}
 	}
 	if changed {
@@ -358,18 +406,46 @@ func (f *addressFlow) computed(at uint64, reg uint8, cur []known) {
 			f.o.branchTables[at] = append(f.o.branchTables[at], t)
 		}
 		rest := kept(slices.Clone(cur), ^(uint32(1) << reg))
-		f.setFDE(at)
-		f.o.tableTargets(&t, t.addr+1<<16, func(to uint64) bool {
-			if f.fde >= 0 && (to < f.o.File.FDEs[f.fde].Start || to >= f.o.File.FDEs[f.fde].End) {
-				return false
-			}
+		if !f.again {
+			f.deferred = append(f.deferred, deferred{jumpThrough{at, t}, rest})
+			continue
+		}
+		for _, to := range f.targets(at, t) {
 			f.flow(to, rest)
-			return true
-		})
+		}
+		f.o.spend(len(f.targets(at, t)) * len(rest) / lookCost)
 	}
 	if !known {
 		f.keep(at, cur)
 	}
+}
+
+// targets lists the places in its own function that a jump can go to through a
+// table, and perhaps others: how long the table is isn't known here.
+func (f *addressFlow) targets(at uint64, t branchTable) []uint64 {
+	key := jumpThrough{at, t}
+	if list, ok := f.tables[key]; ok {
+		return list
+	}
+	f.setFDE(at)
+	var list []uint64
+	n := 0
+	end := t.addr + 1<<16
+	if i := sort.Search(len(f.bounds), func(i int) bool { return f.bounds[i] > t.addr }); i < len(f.bounds) {
+		end = min(end, f.bounds[i])
+	}
+	f.o.tableTargets(&t, end, func(to uint64) bool {
+		if f.fde >= 0 && (to < f.o.File.FDEs[f.fde].Start || to >= f.o.File.FDEs[f.fde].End) {
+			return false
+		}
+		list = append(list, to)
+		n++
+		return n < maxTable
+	})
+	f.o.spend(n / lookCost)
+	list = uniq(list)
+	f.tables[key] = list
+	return list
 }
 
 // tableTargets reads the targets of a jump table until end, where one isn't
@@ -422,14 +498,16 @@ func (f *addressFlow) value(at uint64, in *arm64.Inst, cur []known) []known {
 		}
 	}
 	switch in.Op {
-	case arm64.ADRP:
+	case arm64.ADRP, arm64.ADR:
+		if !makesPage(at, in) {
+			add(known{kind: kAddr, addr: pageOf(at, in), local: true})
+			break
+		}
 		page := pageOf(at, in)
 		if !f.again {
 			f.pages = append(f.pages, ref{page, uint32(at - f.o.textLo), refPage})
 		}
 		add(known{kind: kPage, addr: page, from: uint32(at - f.o.textLo), local: true})
-	case arm64.ADR:
-		add(known{kind: kAddr, addr: at + uint64(in.Imm), local: true})
 	case arm64.MOVZ, arm64.MOVN, arm64.MOVK:
 		f.constant(at, in, cur, add)
 	case arm64.Literal:
@@ -532,7 +610,7 @@ func (f *addressFlow) sum(at uint64, in *arm64.Inst, cur []known, add func(known
 			case kPage:
 				add(known{kind: kAddr, addr: f.place(at, k, imm, refAddr), local: k.local})
 			case kAddr:
-				add(known{kind: kAddr, addr: k.addr + uint64(imm), local: k.local})
+				add(known{kind: kAddr, addr: k.addr + uint64(imm), from: 1, local: k.local})
 			}
 		}
 		return
@@ -563,7 +641,8 @@ func (f *addressFlow) sum(at uint64, in *arm64.Inst, cur []known, add func(known
 
 // memory follows the address of a load or store.
 func (f *addressFlow) memory(at uint64, in *arm64.Inst, cur []known, add func(known)) {
-	if in.Op == arm64.Store && !in.Vector {
+	// Compilers spill a page to the stack to use it for the same symbol again.
+	if in.Op == arm64.Store && !in.Vector && in.Rn != arm64.SP && in.Rn != 29 {
 		f.escapes(cur, in.Rd, in.Ra)
 	}
 	for i := range cur {

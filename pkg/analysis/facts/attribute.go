@@ -185,7 +185,7 @@ func (o *Object) attribute() {
 	f := o.File
 	fs := o.Facts.Funcs
 	ri, si, ii := 0, 0, 0
-	dataTargets := o.dataTargets()
+	dataTargets := dataTargets(o, o.refs)
 	for i := range fs {
 		fn := &fs[i]
 		from := ri

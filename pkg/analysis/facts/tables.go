@@ -6,10 +6,10 @@ import (
 
 // dataTargets returns the sorted addresses outside of code that some
 // instruction names: a jump table ends where the next such thing begins.
-func (o *Object) dataTargets() []uint64 {
-	seen := make(map[uint64]struct{}, len(o.refs)/4)
-	for i := range o.refs {
-		r := &o.refs[i]
+func dataTargets(o *Object, refs []ref) []uint64 {
+	seen := make(map[uint64]struct{}, len(refs)/4)
+	for i := range refs {
+		r := &refs[i]
 		if r.kind != refJump && r.kind != refSlot && r.kind != refBase && r.kind != refPage && !o.code(r.to) {
 			seen[r.to] = struct{}{}
 		}

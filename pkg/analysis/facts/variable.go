@@ -192,7 +192,7 @@ func (o *Object) shared(addr uint64) bool {
 		return false
 	}
 	to := o.pointed[i-1]
-	return to == addr || addr-to <= nearbyPointed && !o.scalarAt(to, addr-to)
+	return to == addr || addr-to < nearbyPointed && !o.scalarAt(to, addr-to)
 }
 
 // dataPointers lists the addresses of data that lie in data, sorted.

@@ -307,9 +307,10 @@ func (l *Linker) expand(s string, m *Member) string {
 		return s
 	}
 	origin := path.Dir(m.Object.Path)
+	machine := platform(l.program.Header.Machine)
+	lib := "lib/" + machine + "-linux-gnu"
 	r := strings.NewReplacer("${ORIGIN}", origin, "$ORIGIN", origin,
-		"${LIB}", "lib/x86_64-linux-gnu", "$LIB", "lib/x86_64-linux-gnu",
-		"${PLATFORM}", "x86_64", "$PLATFORM", "x86_64")
+		"${LIB}", lib, "$LIB", lib, "${PLATFORM}", machine, "$PLATFORM", machine)
 	return r.Replace(s)
 }
 

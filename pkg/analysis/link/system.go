@@ -58,14 +58,19 @@ func (s *System) Read(ctx context.Context, p string) []byte {
 // defaultDirs are the folders that distributions build into glibc's loader,
 // besides the ones in its cache: multiarch (Debian), lib64 (the psABI), lib.
 func defaultDirs(m elf.Machine) []string {
-	triplet := "x86_64-linux-gnu"
-	if m == elf.EM_AARCH64 {
-		triplet = "aarch64-linux-gnu"
-	}
+	triplet := platform(m) + "-linux-gnu"
 	return []string{"/lib/" + triplet, "/usr/lib/" + triplet, "/lib64", "/usr/lib64", "/lib", "/usr/lib"}
 }
 
-// capsNames are the folders for certain processors, best first.
+// platform is the loader's name for a machine ($PLATFORM of ld.so(8)).
+func platform(m elf.Machine) string {
+	if m == elf.EM_AARCH64 {
+		return "aarch64"
+	}
+	return "x86_64"
+}
+
+// capsNames are the folders for certain processors, best first; arm64 has none.
 var capsNames = []string{"x86-64-v4", "x86-64-v3", "x86-64-v2"}
 
 // has reports whether a folder holds a name; the folder is read once.
