@@ -41,8 +41,9 @@
 //   - A number that is kept in a variable that isn't exported is written by
 //     instructions that name the variable, or through pointers to it that can
 //     be followed; it isn't written through pointers to a neighbouring variable
-//     (one that lies 16 bytes or more before it, or that is accessed as a
-//     whole).
+//     (one that lies more than 16 bytes before it, or that is accessed as a
+//     whole, or the last of three that pointers in data lead to at equal
+//     distances).
 //   - A function whose address lies in an object's data only, and that gets a
 //     number, is called through that pointer by this object alone, with
 //     constants (note "indirect-number"). Pointers to functions lead to their

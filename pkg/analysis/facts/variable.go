@@ -192,7 +192,16 @@ func (o *Object) shared(addr uint64) bool {
 		return false
 	}
 	to := o.pointed[i-1]
-	return to == addr || addr-to < nearbyPointed && !o.scalarAt(to, addr-to)
+	return to == addr || addr-to <= nearbyPointed && !o.inRow(i-1, addr-to) && !o.scalarAt(to, addr-to)
+}
+
+// inRow reports whether the pointer of an index leads to the last of three
+// places that lie size bytes apart: those are taken for things of that size
+// (the locks of the C library's files).
+func (o *Object) inRow(i int, size uint64) bool {
+	_, one := slices.BinarySearch(o.pointed, o.pointed[i]-size)
+	_, two := slices.BinarySearch(o.pointed, o.pointed[i]-2*size)
+	return one && two
 }
 
 // dataPointers lists the addresses of data that lie in data, sorted.
