@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/confinehq/confine/pkg/analysis/facts"
 	"github.com/confinehq/confine/pkg/analysis/link"
 	"github.com/confinehq/confine/pkg/analysis/object"
 	"github.com/confinehq/confine/pkg/analysis/objects"
@@ -190,7 +191,7 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 
 // archOf returns the architecture of a program, and false when its code isn't
 // analysed.
-func archOf(h objects.Header) (syscalls.Arch, bool) {
+func archOf(h facts.Header) (syscalls.Arch, bool) {
 	if h.Class != elf.ELFCLASS64 {
 		return "", false
 	}

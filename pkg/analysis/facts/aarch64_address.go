@@ -49,8 +49,8 @@ type branchTable struct {
 	tableEntry
 }
 
-// maxTable bounds the entries of a table whose length isn't known.
-const maxTable = 1024
+// maxBranches bounds the entries of a table whose length isn't known.
+const maxBranches = 1024
 
 // jumpThrough is a computed jump through a table.
 type jumpThrough struct {
@@ -440,7 +440,7 @@ func (f *addressFlow) targets(at uint64, t branchTable) []uint64 {
 		}
 		list = append(list, to)
 		n++
-		return n < maxTable
+		return n < maxBranches
 	})
 	f.o.spend(n / lookCost)
 	list = uniq(list)

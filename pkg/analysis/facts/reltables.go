@@ -40,7 +40,7 @@ func (o *Object) relativeTables() (again bool) {
 	var found []ref
 	for i := range o.refs {
 		r := &o.refs[i]
-		if r.kind == refJump || r.kind == refSlot || r.kind == refBase {
+		if r.kind == refJump || r.kind == refSlot || r.kind == refBase || r.kind == refPage {
 			continue
 		}
 		targets := o.relativeTable(r.to)
@@ -92,7 +92,7 @@ func (o *Object) relativeTables() (again bool) {
 func (o *Object) namedAddresses() []uint64 {
 	out := make([]uint64, 0, len(o.refs)/4)
 	for i := range o.refs {
-		if r := &o.refs[i]; r.kind != refJump && r.kind != refSlot && r.kind != refBase {
+		if r := &o.refs[i]; r.kind != refJump && r.kind != refSlot && r.kind != refBase && r.kind != refPage {
 			out = append(out, r.to)
 		}
 	}
