@@ -160,7 +160,7 @@ func (r *run) replay(ctx context.Context, client *monitor.Client, image *runner.
 
 // watchTrace is watchScope for a trace.
 func (r *run) watchTrace(ctx context.Context, client *monitor.Client, scope *confinev1.Scope, root *heldRoot) (*watched, error) {
-	w := &watched{collector: observe.New(ctx, root), drained: make(chan struct{})}
+	w := &watched{collector: observe.New(ctx, root.Dir, root, observe.Options{Recorded: true}), drained: make(chan struct{})}
 	var err error
 	if w.watch, err = client.Watch(context.WithoutCancel(ctx), scope); err != nil {
 		return nil, fault.New(codes.FailedPrecondition, "replay the trace: %w", err)

@@ -24,7 +24,7 @@ func (r *run) observation(image *runner.Image, seen *observed) *confinev1.Observ
 	}
 	floorInfo, missing := r.floor(seen)
 	o.Runtime = floorInfo
-	o.Notes = limits(seen)
+	o.Notes = slices.Concat(seen.notes, limits(seen))
 	o.Incomplete = slices.Concat(seen.incomplete, unsettled(seen), missing)
 	return o
 }
@@ -83,17 +83,21 @@ func runInfo(seen *observed) *confinev1.Run {
 		Events: uint32(min(happened(seen.snapshot), 1<<32-1)), Lost: uint32(min(seen.snapshot.GetLost(), 1<<32-1)),
 		SettledBy: seen.outcome.Text, Seconds: seen.seconds, ExitCode: seen.exitCode,
 	}
-	run.Recorded = recorded(seen.snapshot)
+	run.Recorded = recorded(seen.snapshot, seen.outside)
 	if seen.exitCode != nil && *seen.exitCode != 0 {
 		run.Output = seen.output
 	}
 	return run
 }
 
-// recorded names the calls that each process image made.
-func recorded(snap *confinev1.SnapshotResponse) []*confinev1.Recorded {
+// recorded names the calls that each process image made, those left out that
+// came from outside.
+func recorded(snap *confinev1.SnapshotResponse, outside map[string]bool) []*confinev1.Recorded {
 	var out []*confinev1.Recorded
 	for _, rec := range snap.GetRecorded() {
+		if outside[rec.GetProcess()] {
+			continue
+		}
 		out = append(out, &confinev1.Recorded{
 			Path:     rec.GetProcess(),
 			Syscalls: callNames(nativeArch(), rec.GetNrs()),

@@ -152,7 +152,7 @@ func readProfile(s *structpb.Struct) (*specs.LinuxSeccomp, error) {
 
 // judge compares the run under the profile with the first.
 func judge(first, seen *observed) *confinev1.Proof {
-	p := &confinev1.Proof{Denied: seen.denied, Seconds: seen.seconds, Status: proven, Recorded: recorded(seen.snapshot)}
+	p := &confinev1.Proof{Denied: seen.denied, Seconds: seen.seconds, Status: proven, Recorded: recorded(seen.snapshot, seen.outside)}
 	same, difference := settledAlike(first, seen)
 	if first.replayed {
 		same, difference = settledWell(seen)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,8 @@ type stressTest struct {
 	image *runner.Image
 	// sees is what the monitor can.
 	sees *confinev1.Capabilities
+	// limits is what the monitor says that it can't see.
+	limits []string
 
 	mu           sync.Mutex
 	done, failed int
@@ -90,23 +93,28 @@ func (r *run) stressRounds(ctx context.Context, ask *confinev1.StressSpec) error
 		return fault.Stage("image", err)
 	}
 	r.progress("image", true, 0, 0, "%s %s", image.Name, image.Digest)
-	s := &stressTest{run: r, ask: ask, image: image, sees: about.GetCapabilities()}
+	s := &stressTest{run: r, ask: ask, image: image, sees: about.GetCapabilities(), limits: about.GetLimits()}
 	if err := s.all(ctx); err != nil {
 		return fault.Stage("rounds", err)
 	}
 	r.say(&confinev1.ConnectRequest{Message: &confinev1.ConnectRequest_StressDone{StressDone: &confinev1.StressDone{
-		Image: image.Name, Digest: image.Digest, Monitor: r.monitorName(), MonitorVersion: about.GetVersion(), Limits: s.limits(),
+		Image: image.Name, Digest: image.Digest, Monitor: r.monitorName(), MonitorVersion: about.GetVersion(), Limits: s.cannotTell(),
 	}}})
 	return nil
 }
 
-// limits says what a test with this monitor can't tell.
-func (s *stressTest) limits() []string {
-	var out []string
-	if !s.sees.GetExecMapping() {
-		out = append(out, "this monitor sees no executable mappings by itself, so that rounds are compared by what they executed")
+// cannotTell says what a test with this monitor can't find out.
+func (s *stressTest) cannotTell() []string {
+	out := slices.Clone(s.limits)
+	if !s.comparesMappings() {
+		out = append(out, "mappings that end soon may go unseen by this monitor, so that rounds are compared by what they executed alone")
 	}
 	return out
+}
+
+// comparesMappings is true where the monitor can't miss a mapping unnoticed.
+func (s *stressTest) comparesMappings() bool {
+	return s.sees.GetExecMapping() && !s.sees.GetMissesShortMappings()
 }
 
 // parallel is how many rounds are made at once.

@@ -62,7 +62,7 @@ func (s *stressTest) round(ctx context.Context, index uint32) (_ *confinev1.Stre
 	if err != nil {
 		return nil, err
 	}
-	seen.fill(said, snap, s.sees.GetExecMapping())
+	seen.fill(said, snap, s.comparesMappings())
 	said.Storm = storms.check(seen)
 	said.Seconds = time.Since(began).Seconds()
 	return said, nil
@@ -159,7 +159,7 @@ func (s *stressTest) settleRound(ctx context.Context, c *runner.Container, seen 
 		PID: c.PID(), Net: ns, Ports: s.image.Config.TCPPorts(), Exited: c.Exited(), LastNew: seen.newest,
 	}
 	if args := s.image.Config.Healthcheck.Args(); args != nil {
-		target.Health, target.HealthInterval = health(c, s.image.Config.Healthcheck, args)
+		target.Health, target.HealthInterval = health(c, s.image.Config.Healthcheck, args, nil)
 	}
 	out, err := settle.Wait(ctx, target, s.times())
 	if err == nil && out.Kind == settle.Limit {

@@ -115,18 +115,24 @@ func (t *tally) fill(r *confinev1.StressRound, snap *confinev1.SnapshotResponse,
 	r.Foreign = sortedKeys(t.foreign)
 	r.Executions = saturate(t.executions)
 	r.Events = saturate(snap.GetEvents())
-	var told uint64
-	for _, reason := range sortedKeys(t.losses) {
-		told += t.losses[reason]
-		r.Losses = append(r.Losses, &confinev1.Loss{Reason: reason, Count: saturate(t.losses[reason])})
+	losses, lost := t.losses, uint64(0)
+	if final := snap.GetLosses(); len(final) > 0 {
+		losses = map[string]uint64{}
+		for _, l := range final {
+			losses[l.GetReason()] += l.GetCount()
+		}
 	}
-	lost := snap.GetLost()
-	if lost > told {
-		r.Losses = append(r.Losses, &confinev1.Loss{Reason: "told at the end", Count: saturate(lost - told)})
+	for _, reason := range sortedKeys(losses) {
+		lost += losses[reason]
+		r.Losses = append(r.Losses, &confinev1.Loss{Reason: reason, Count: saturate(losses[reason])})
+	}
+	if final := snap.GetLost(); final > lost {
+		r.Losses = append(r.Losses, &confinev1.Loss{Reason: "told at the end", Count: saturate(final - lost)})
+		lost = final
 	}
 	if t.full {
 		lost++
 		r.Losses = append(r.Losses, &confinev1.Loss{Reason: "more different files than can be kept", Count: 1})
 	}
-	r.Lost = saturate(max(lost, told))
+	r.Lost = saturate(lost)
 }

@@ -48,6 +48,9 @@ type observed struct {
 	workload   []string // last lines of the workload's output
 	files      []*confinev1.FileSeen
 	incomplete []*confinev1.Incomplete
+	notes      []*confinev1.Incomplete
+	// outside holds programs that only processes from outside executed.
+	outside    map[string]bool
 	denied     []*confinev1.Denied
 	snapshot   *confinev1.SnapshotResponse
 	monitor    string
@@ -83,7 +86,10 @@ func (r *run) watchScope(ctx context.Context, monitor string, scope *confinev1.S
 	if err != nil {
 		return nil, err
 	}
-	w := &watched{collector: observe.New(ctx, root), drained: make(chan struct{}), looks: client.can.GetMissesShortMappings(), limits: client.limits}
+	w := &watched{drained: make(chan struct{}), looks: client.can.GetMissesShortMappings(), limits: client.limits}
+	w.collector = observe.New(ctx, root.Dir, root, observe.Options{
+		First: scope.GetPid(), Everybody: r.spec.GetIncludeExec(), KernelTime: client.can.GetKernelTime(),
+	})
 	// The watch outlives ctx: it is stopped in order.
 	w.watch, err = client.Watch(context.WithoutCancel(ctx), scope)
 	if err != nil {
@@ -226,7 +232,8 @@ func neverRan(seen *observed, image *runner.Image) error {
 // finish takes what the collector has.
 func (r *run) finish(seen *observed, w *watched, root *heldRoot) {
 	w.collector.Repeated(seen.snapshot.GetRepeated().GetPrograms())
-	seen.files, seen.incomplete = w.collector.Finish()
+	found := w.collector.Finish()
+	seen.files, seen.incomplete, seen.notes, seen.outside = found.Files, found.Missing, found.Notes, found.Outside
 	seen.limits = w.limits
 	unseenMappings(seen)
 	seen.denied = deniedCalls(seen.snapshot, w.collector)
@@ -338,7 +345,7 @@ func (r *run) settle(ctx context.Context, c *runner.Container, image *runner.Ima
 		PID: c.PID(), Net: ns, Ports: image.Config.TCPPorts(), Exited: c.Exited(), LastNew: w.collector.LastNew,
 	}
 	if args := image.Config.Healthcheck.Args(); args != nil {
-		target.Health, target.HealthInterval = health(c, image.Config.Healthcheck, args)
+		target.Health, target.HealthInterval = health(c, image.Config.Healthcheck, args, w.collector.Own)
 	}
 	if argv := r.spec.GetWorkload(); len(argv) > 0 {
 		target.Workload = func(ctx context.Context) error {
@@ -361,8 +368,9 @@ func (r *run) times() settle.Times {
 	return t
 }
 
-// health returns the check and how often to make it.
-func health(c *runner.Container, h *runner.Healthcheck, args []string) (func(context.Context) error, time.Duration) {
+// health returns the check and how often to make it. own is told each process
+// that is made for it.
+func health(c *runner.Container, h *runner.Healthcheck, args []string, own func(pid int32)) (func(context.Context) error, time.Duration) {
 	interval := h.StartInterval
 	if interval <= 0 {
 		interval = time.Second
@@ -376,7 +384,7 @@ func health(c *runner.Container, h *runner.Healthcheck, args []string) (func(con
 		n++
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		code, err := c.Exec(ctx, fmt.Sprintf("health-%d", n), args)
+		code, err := c.Exec(ctx, fmt.Sprintf("health-%d", n), args, own)
 		if err == nil && code != 0 {
 			err = fmt.Errorf("healthcheck ended with status %d", code)
 		}

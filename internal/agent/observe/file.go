@@ -35,117 +35,233 @@ func contractName(name string) string {
 	return name
 }
 
+// event names a file as a monitor reports it.
+type event struct {
+	pid  int32
+	name string
+	// inode and device are 0 when the monitor doesn't know them.
+	inode, device uint64
+	// boot is when it happened, in nanoseconds since boot; 0 when unknown.
+	boot uint64
+	// executed is true when the file is the process's program.
+	executed bool
+}
+
+func eventOf(pid int32, name string, id *confinev1.FileId, boot uint64, executed bool) event {
+	return event{pid, name, id.GetInode(), id.GetDevice(), boot, executed}
+}
+
+// found is what became of looking for a file.
+type found struct {
+	// path is canonical, or a name for what has no path.
+	path string
+	open opened // nil when it cannot be read
+	// why and kind say so then.
+	why, kind string
+	stamp     stamp
+	// live is true when it came from its process and not by its path.
+	live bool
+}
+
+// Kinds of what is missing.
+const (
+	kindUnreadable = "unreadable-object"
+	kindChanged    = "changed-object"
+)
+
 // see returns the file of an event, opened and queued for hashing when it is
 // new; nil when there are too many.
-func (c *Collector) see(pid int32, name string, id *confinev1.FileId) *file {
-	key := fileKey{name, id.GetInode(), id.GetDevice()}
+func (c *Collector) see(e event) *file {
+	if c.Recorded {
+		e.pid, e.inode, e.device, e.boot = 0, 0, 0, 0
+	}
+	key := fileKey{e.name, e.inode, e.device}
 	c.mu.Lock()
 	f, ok := c.known[key]
 	if !ok && len(c.known) >= maxKnown {
 		c.full, ok = true, true
 	}
+	same := ok && (f == nil || f.content == nil || f.content.closed || !f.content.changed())
 	c.mu.Unlock()
-	if ok {
+	if same {
 		return f
 	}
-	seen, open := c.open(name)
+	got := c.find(e)
 	c.mu.Lock()
-	if len(c.files) >= maxFiles {
-		c.full = true
-		c.known[key] = nil
-		c.mu.Unlock()
-		return nil
-	}
-	// A path whose content is replaced during the run is two files.
-	slot := seen.Path
-	if old, ok := c.files[slot]; ok {
-		if !c.replaced(key) {
-			c.known[key] = old
-			c.mu.Unlock()
-			if open != nil {
-				_ = open.Close()
-			}
-			return old
-		}
-		slot = fmt.Sprintf("%s\x00%d:%d", seen.Path, key.device, key.inode)
-	}
-	f = &file{seen: seen, by: map[string]bool{}}
-	c.files[slot], c.known[key] = f, f
-	c.lastNew = time.Now()
+	f, fresh := c.place(e, got)
+	c.known[key] = f
 	c.mu.Unlock()
-	if open != nil {
-		c.read(f, open)
+	switch {
+	case fresh && got.open != nil:
+		c.read(f)
+	case got.open != nil:
+		_ = got.open.Close()
 	}
 	return f
 }
 
-// replaced reports whether a file with the same name and another identity was
-// seen before. mu is held.
-func (c *Collector) replaced(key fileKey) bool {
-	if key.inode == 0 {
-		return false
-	}
-	for k := range c.known {
-		if k.path == key.path && k.inode != 0 && (k.inode != key.inode || k.device != key.device) {
-			return true
+// place returns the file for what was found: a known one with the same content
+// under the same path, or a new one. A path whose content is replaced during
+// the run is several files, of which the later ones get a number. mu is held.
+func (c *Collector) place(e event, got found) (f *file, fresh bool) {
+	for n := 1; ; n++ {
+		slot := got.path
+		if n > 1 {
+			slot = fmt.Sprintf("%s (%d)", got.path, n)
 		}
+		old, taken := c.files[slot]
+		switch {
+		case taken && old.sameAs(e, got):
+			return old, false
+		case taken:
+			continue
+		case len(c.files) >= maxFiles:
+			c.full = true
+			return nil, false
+		}
+		f := &file{
+			seen: &confinev1.FileSeen{Path: slot, Kind: "unknown", Size: uint64(max(got.stamp.size, 0)), Error: got.why},
+			base: got.path, inode: e.inode, lack: got.kind, live: got.live, by: map[string]bool{}, outside: map[int32]*share{},
+		}
+		if got.open != nil {
+			f.content = &Content{file: got.open, stamp: got.stamp}
+		}
+		c.files[slot] = f
+		c.lastNew = time.Now()
+		return f, true
 	}
-	return false
 }
 
-// open looks a path up in the container's root. The file is nil when it cannot
-// be read; seen.Error says why.
-func (c *Collector) open(name string) (*confinev1.FileSeen, rootfs.File) {
-	seen := &confinev1.FileSeen{Path: name, Kind: "unknown"}
+// sameAs reports whether what was found is this file.
+func (f *file) sameAs(e event, got found) bool {
 	switch {
-	case strings.HasPrefix(name, memoryFile):
-		seen.Error = "it exists only in memory (memfd)"
-		return seen, nil
-	case strings.HasPrefix(name, "/dev/zero"), !path.IsAbs(name):
-		seen.Error = "it has no path in the container's root"
-		return seen, nil
+	case f.content != nil && got.open != nil:
+		return f.content.stamp == got.stamp
+	case f.content != nil:
+		// It was opened before it went away.
+		return e.inode != 0 && f.content.stamp.inode == e.inode
+	case got.open != nil:
+		return false
 	}
-	entry, err := c.root.Lookup(c.ctx, name)
-	if err != nil && strings.HasSuffix(name, deletedMark) {
-		seen.Path = strings.TrimSuffix(name, deletedMark)
-		seen.Error = "it was deleted"
-		return seen, nil
+	return f.inode == e.inode || f.inode == 0 || e.inode == 0
+}
+
+// find opens the file of an event: by its path in the container's root when
+// that is the same file still, through its process otherwise.
+func (c *Collector) find(e event) found {
+	got, mistaken := c.findByPath(e)
+	if got.open == nil {
+		if f := live(e); f != nil {
+			got = c.accept(found{path: got.path, live: true}, f)
+		}
+	}
+	if got.open == nil && mistaken {
+		got.kind = kindChanged
+	}
+	return got
+}
+
+// accept takes an open file unless it is too large.
+func (c *Collector) accept(got found, f opened) found {
+	s, err := stampOf(f)
+	switch {
+	case err != nil:
+		got.why = err.Error()
+	case s.size > maxObject:
+		got.why, got.stamp = fmt.Sprintf("it is larger than %d bytes", maxObject), s
+	default:
+		got.open, got.stamp = f, s
+		return got
+	}
+	got.kind = kindUnreadable
+	_ = f.Close()
+	return got
+}
+
+// findByPath looks a path up in the container's root. mistaken is true when
+// another file lies there by now.
+func (c *Collector) findByPath(e event) (got found, mistaken bool) {
+	got = found{path: e.name, kind: kindUnreadable}
+	switch {
+	case strings.HasPrefix(e.name, memoryFile):
+		got.path = "/" + strings.ReplaceAll(e.name, "/", "_")
+		got.why = "it exists only in memory (memfd), and its process had ended before it could be read"
+		return got, false
+	case strings.HasPrefix(e.name, "/dev/zero"), !path.IsAbs(e.name):
+		got.path = path.Clean("/" + e.name)
+		if e.name == "" {
+			got.path = "/(nameless)"
+		}
+		got.why = "it has no path in the container's root"
+		return got, false
+	}
+	entry, err := c.root.Lookup(c.ctx, e.name)
+	if err != nil && strings.HasSuffix(e.name, deletedMark) {
+		got.path = strings.TrimSuffix(e.name, deletedMark)
+		got.why = "it was deleted"
+		return got, false
 	}
 	switch {
 	case gone(err):
-		seen.Error = "it is not in the container's root any more"
-		return seen, nil
+		got.why = "it is not in the container's root any more"
+		return got, false
 	case err != nil:
-		seen.Error = err.Error()
-		return seen, nil
+		got.why = err.Error()
+		return got, false
 	case entry.Kind != rootfs.KindFile:
-		seen.Error = "it is no regular file"
-		return seen, nil
+		got.why = "it is no regular file"
+		return got, false
 	}
-	seen.Path = entry.Path
-	open, err := c.root.Open(c.ctx, entry.Path)
+	got.path = entry.Path
+	f, err := c.root.Open(c.ctx, entry.Path)
 	if err != nil {
-		seen.Error = err.Error()
-		return seen, nil
+		got.why = err.Error()
+		return got, false
 	}
-	seen.Size = uint64(open.Size())
-	if open.Size() > maxObject {
-		seen.Error = fmt.Sprintf("it is larger than %d bytes", maxObject)
-		_ = open.Close()
-		return seen, nil
+	o, ok := f.(opened)
+	if !ok {
+		got.why = "its root tells nothing about files"
+		return got, false
 	}
-	return seen, open
+	s, err := stampOf(o)
+	switch {
+	case err != nil:
+		got.why = err.Error()
+	case e.inode != 0 && s.inode != e.inode:
+		got.why, mistaken = "another file lies at its path now", true
+	case s.after(e.boot) && !runs(e, s):
+		got.why, mistaken = "it was changed after it was executed or mapped", true
+	default:
+		return c.accept(found{path: got.path}, o), false
+	}
+	_ = o.Close()
+	return got, mistaken
+}
+
+// runs reports whether a process still runs this file: then its content, which
+// nobody can write meanwhile, is what was executed.
+func runs(e event, s stamp) bool {
+	if !e.executed {
+		return false
+	}
+	f := live(e)
+	if f == nil {
+		return false
+	}
+	defer f.Close()
+	now, err := stampOf(f)
+	return err == nil && now.inode == s.inode && now.device == s.device
 }
 
 // read classifies the file at once and hashes it in the background.
-func (c *Collector) read(f *file, open rootfs.File) {
-	kind, shebang, interp := classify(open)
+func (c *Collector) read(f *file) {
+	kind, shebang, interp := classify(f.content)
 	c.mu.Lock()
 	f.seen.Kind, f.seen.Shebang, f.interp = kind, shebang, interp
 	c.mu.Unlock()
 	if kind == "elf" && path.IsAbs(interp) {
 		// The kernel maps it with the program.
-		if loader := c.see(0, interp, nil); loader != nil {
+		if loader := c.see(event{name: interp}); loader != nil {
 			c.mu.Lock()
 			loader.seen.Mapped = true
 			loader.by[f.seen.Path] = true
@@ -153,22 +269,45 @@ func (c *Collector) read(f *file, open rootfs.File) {
 		}
 	}
 	c.work.Go(func() {
-		defer open.Close()
 		c.slots <- struct{}{}
 		defer func() { <-c.slots }()
-		h := sha256.New()
-		_, err := io.Copy(h, io.NewSectionReader(open, 0, open.Size()))
-		if err == nil {
-			err = c.ctx.Err()
-		}
+		digest, err := c.hash(f.content)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if err != nil {
-			f.seen.Error = fmt.Sprintf("read it: %v", err)
+			f.seen.Error, f.lack = fmt.Sprintf("read it: %v", err), kindUnreadable
+			if f.content.changed() {
+				f.seen.Error, f.lack = "it was changed while it was read", kindChanged
+			}
+			f.drop()
 			return
 		}
-		f.seen.Sha256 = hex.EncodeToString(h.Sum(nil))
+		f.seen.Sha256, f.content.digest = digest, digest
+		if c.keep == nil || !c.keep.Keep(f.seen.Path, f.content) {
+			f.drop()
+		}
 	})
+}
+
+// drop closes what nobody keeps. The collector's mu is held.
+func (f *file) drop() {
+	f.content.closed = true
+	_ = f.content.Close()
+}
+
+// hash reads the content that a file has had since it was opened.
+func (c *Collector) hash(f *Content) (string, error) {
+	h := sha256.New()
+	n, err := io.Copy(h, io.NewSectionReader(f, 0, f.Size()))
+	switch {
+	case err != nil:
+		return "", err
+	case c.ctx.Err() != nil:
+		return "", c.ctx.Err()
+	case n != f.Size() || f.changed():
+		return "", errors.New("it changed meanwhile")
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // classify returns the kind of a file, the first line after "#!" of a script,

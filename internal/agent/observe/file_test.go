@@ -16,10 +16,10 @@ func TestMemoryFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := New(context.Background(), root)
+	c := New(context.Background(), root, nil, Options{})
 	c.Handle(&confinev1.WatchResponse{Event: &confinev1.WatchResponse_Exec{Exec: &confinev1.Exec{Pid: int32(os.Getpid()), Path: "memfd:jit"}}})
 	c.Mapped(1, "/memfd:jit (deleted)")
-	files, _ := c.Finish()
+	files := c.Finish().Files
 	if len(files) != 1 || !files[0].GetMapped() || files[0].GetExecuted() != 1 || !strings.Contains(files[0].GetError(), "memory") {
 		t.Errorf("files %v, want one in memory that was executed and mapped", files)
 	}

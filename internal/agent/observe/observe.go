@@ -12,7 +12,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +28,8 @@ const (
 	maxFiles = 10_000
 	// maxNest bounds how many interpreters deep a script may be.
 	maxNest = 4
+	// hashers is how many files are hashed at once.
+	hashers = 2
 	// Bounds of what a broken monitor may fill: what is remembered of its events,
 	// of processes, and of what is missing.
 	maxKnown     = 4 * maxFiles
@@ -36,8 +37,6 @@ const (
 	maxReasons   = 32
 	maxDenied    = 1 << 14
 	maxMissing   = 1000
-	// hashers is how many files are hashed at once.
-	hashers = 2
 )
 
 // Denied is one refused call as the monitor reports it.
@@ -46,8 +45,10 @@ type Denied = confinev1.DeniedCall
 // Collector takes the events of one run. Handle is called by one goroutine;
 // the other methods may be called at any time.
 type Collector struct {
+	Options
 	root rootfs.Root
 	ctx  context.Context
+	keep Keeper
 	work sync.WaitGroup
 	// slots bounds the files that are hashed at once.
 	slots chan struct{}
@@ -57,8 +58,13 @@ type Collector struct {
 	files map[string]*file
 	// known is keyed by what a monitor reports; files that were looked at.
 	known map[fileKey]*file
-	// images is the executed file by host PID.
-	images map[int32]string
+	// images is the executed file by host PID, called the path of a program by
+	// what the monitor calls it.
+	images  map[int32]string
+	called  map[string]string
+	origins *origins
+	// own holds processes that entered from outside on the image's behalf.
+	own map[int32]bool
 	// denied holds refused calls, same place counted once.
 	denied  []*Denied
 	counts  map[deniedKey]uint32
@@ -85,19 +91,61 @@ type deniedKey struct {
 // file is one FileSeen in the making.
 type file struct {
 	seen *confinev1.FileSeen
-	by   map[string]bool
-	// interp is the loader or the script's interpreter, set when it was read.
+	// base is the path that it had, which others may have had before or after.
+	base  string
+	inode uint64 // as the monitor said, 0 when it didn't
+	// lack is the kind of what is missing when seen.Error says why.
+	lack string
+	// live is true when it was found through its process.
+	live    bool
+	content *Content // nil when it could not be opened
+	by      map[string]bool
+	// outside is what processes did with it that entered from outside, by the
+	// one that entered.
+	outside map[int32]*share
+	// interp is the loader, set when the file was read.
 	interp string
 }
 
+// share is one part of the executions of a file.
+type share struct{ executed uint32 }
+
+// Keeper takes files that stay open; it reports false when it has enough.
+type Keeper interface {
+	Keep(path string, c *Content) bool
+}
+
+// Options of a Collector; each may be left out.
+type Options struct {
+	// First process of the container; without it, nothing counts as come from
+	// outside.
+	First int32
+	// Everybody counts what entered from outside as the container's own.
+	Everybody bool
+	// Recorded is true for events of a trace: their processes, times and numbers
+	// of files are those of another machine.
+	Recorded bool
+	// KernelTime is true when the times of events are those of the kernel.
+	KernelTime bool
+}
+
 // New returns a Collector of a container's root. ctx bounds its file reads.
-func New(ctx context.Context, root rootfs.Root) *Collector {
-	c := &Collector{
-		root: root, ctx: ctx,
-		files: map[string]*file{}, known: map[fileKey]*file{}, images: map[int32]string{},
+// What was executed and mapped goes to keep, if it isn't nil.
+func New(ctx context.Context, root rootfs.Root, keep Keeper, o Options) *Collector {
+	return &Collector{
+		Options: o, root: root, ctx: ctx, keep: keep,
+		files: map[string]*file{}, known: map[fileKey]*file{}, images: map[int32]string{}, called: map[string]string{},
+		origins: newOrigins(o.First), own: map[int32]bool{},
 		counts: map[deniedKey]uint32{}, lastNew: time.Now(), slots: make(chan struct{}, hashers),
 	}
-	return c
+}
+
+// Own says that a process that entered from outside belongs to the image, as
+// its healthcheck does.
+func (c *Collector) Own(pid int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own[pid] = true
 }
 
 // LastNew is when the last file appeared that had not been seen before.
@@ -126,7 +174,7 @@ func (c *Collector) Handle(ev *confinev1.WatchResponse) {
 	case *confinev1.WatchResponse_Exec:
 		c.exec(e.Exec)
 	case *confinev1.WatchResponse_Mapping:
-		c.mapping(e.Mapping.GetPid(), e.Mapping.GetPath(), e.Mapping.GetFile(), e.Mapping.GetProcess())
+		c.mapping(eventOf(e.Mapping.GetPid(), e.Mapping.GetPath(), e.Mapping.GetFile(), e.Mapping.GetTime(), false), e.Mapping.GetProcess())
 	case *confinev1.WatchResponse_Exit:
 		c.mu.Lock()
 		delete(c.images, e.Exit.GetPid())
@@ -183,34 +231,67 @@ func (c *Collector) LossReasons() []string {
 }
 
 func (c *Collector) exec(e *confinev1.Exec) {
-	image := c.see(e.GetPid(), e.GetPath(), e.GetFile())
+	image := c.see(eventOf(e.GetPid(), e.GetPath(), e.GetFile(), e.GetTime(), true))
 	if image == nil {
 		return
 	}
+	boot := e.GetTime()
+	if !c.KernelTime {
+		boot = 0
+	}
 	c.mu.Lock()
-	image.seen.Executed++
 	if len(c.images) >= maxProcesses {
 		clear(c.images)
 	}
-	c.images[e.GetPid()] = image.seen.Path
+	root := c.origins.of(e.GetPid(), e.GetPpid(), e.GetOrigin(), boot)
+	image.ran(root)
+	c.images[e.GetPid()], c.called[e.GetPath()] = image.seen.Path, image.seen.Path
 	c.mu.Unlock()
-	c.script(e, image)
+	c.script(e, image, root)
 }
 
-// Repeated adds executions that the monitor counted instead of telling each.
+// Repeated adds executions that the monitor counted instead of telling each:
+// those of a program that only processes from outside executed are theirs.
 func (c *Collector) Repeated(programs []*confinev1.RepeatedExec) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range programs {
 		f := c.known[fileKey{p.GetPath(), p.GetFile().GetInode(), p.GetFile().GetDevice()}]
-		if f != nil {
-			f.seen.Executed = uint32(min(uint64(f.seen.Executed)+p.GetCount(), math.MaxUint32))
+		if f == nil {
+			continue
 		}
+		count := &f.seen.Executed
+		if *count == 0 {
+			for _, s := range f.outside {
+				count = &s.executed
+				break
+			}
+		}
+		*count = uint32(min(uint64(*count)+p.GetCount(), math.MaxUint32))
 	}
 }
 
-// script records the script of an exec whose file isn't the one that runs.
-func (c *Collector) script(e *confinev1.Exec, image *file) {
+// ran counts an execution by a process that descends from root, which entered
+// from outside, or is 0. The collector's mu is held.
+func (f *file) ran(root int32) {
+	if root == 0 {
+		f.seen.Executed++
+		return
+	}
+	f.share(root).executed++
+}
+
+func (f *file) share(root int32) *share {
+	s := f.outside[root]
+	if s == nil {
+		s = &share{}
+		f.outside[root] = s
+	}
+	return s
+}
+
+// script records the scripts of an exec whose file isn't the one that runs.
+func (c *Collector) script(e *confinev1.Exec, image *file, root int32) {
 	asked := e.GetFilename()
 	if asked == "" || asked == e.GetPath() {
 		return
@@ -224,29 +305,51 @@ func (c *Collector) script(e *confinev1.Exec, image *file) {
 		}
 		asked = path.Join(cwd, asked)
 	}
+	if image.live && e.GetInterpreter() != "" {
+		// The process sees other files than the container's first one.
+		c.miss("unreadable-script", asked, "was executed by a process with a root or mounts of its own, where it can't be read; what it runs was still watched")
+		return
+	}
 	entry, err := c.root.Lookup(c.ctx, asked)
 	if err != nil {
-		if !strings.HasPrefix(asked, "/dev/fd/") && !strings.HasPrefix(asked, "/proc/") {
+		known := strings.HasPrefix(asked, "/dev/fd/") || strings.HasPrefix(asked, "/proc/")
+		if e.GetInterpreter() != "" || !known && !image.live {
 			c.miss("unreadable-script", asked, fmt.Sprintf("was executed but cannot be found any more: %v; if it is a script, what it runs was still watched", err))
 		}
 		return
 	}
-	if entry.Kind != rootfs.KindFile || entry.Path == image.seen.GetPath() {
+	if entry.Kind != rootfs.KindFile || entry.Path == image.base {
 		return
 	}
-	script := c.see(e.GetPid(), entry.Path, nil)
+	script := c.scriptAt(e, entry.Path, root)
 	if script == nil {
 		return
 	}
+	for _, name := range e.GetNested() {
+		if entry, err := c.root.Lookup(c.ctx, name); err == nil && entry.Kind == rootfs.KindFile {
+			c.scriptAt(e, entry.Path, root)
+		}
+	}
+	if len(e.GetNested()) == 0 {
+		c.interpreters(e, script, root, maxNest)
+	}
+}
+
+// scriptAt records one script of an exec.
+func (c *Collector) scriptAt(e *confinev1.Exec, name string, root int32) *file {
+	script := c.see(event{pid: e.GetPid(), name: name, boot: e.GetTime()})
+	if script == nil {
+		return nil
+	}
 	c.mu.Lock()
-	script.seen.Executed++
-	c.mu.Unlock()
-	c.interpreters(script, maxNest)
+	defer c.mu.Unlock()
+	script.ran(root)
+	return script
 }
 
 // interpreters marks the interpreter of a script as executed when it is a
 // script itself; the last one of the chain had an event of its own.
-func (c *Collector) interpreters(script *file, depth int) {
+func (c *Collector) interpreters(e *confinev1.Exec, script *file, root int32, depth int) {
 	if depth == 0 || script.seen.GetKind() != "script" {
 		return
 	}
@@ -258,51 +361,54 @@ func (c *Collector) interpreters(script *file, depth int) {
 	if err != nil || entry.Kind != rootfs.KindFile {
 		return
 	}
-	next := c.see(0, entry.Path, nil)
+	next := c.see(event{name: entry.Path, boot: e.GetTime()})
 	if next == nil || next.seen.GetKind() != "script" {
 		return
 	}
 	c.mu.Lock()
-	next.seen.Executed++
+	next.ran(root)
 	c.mu.Unlock()
-	c.interpreters(next, depth-1)
+	c.interpreters(e, next, root, depth-1)
 }
 
 // mapping records a mapping in a program; by is "" when the monitor doesn't
 // know which.
-func (c *Collector) mapping(pid int32, name string, id *confinev1.FileId, by string) {
-	f := c.see(pid, name, id)
+func (c *Collector) mapping(e event, by string) {
+	f := c.see(e)
 	if f == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f.seen.Mapped = true
-	if by == "" {
-		by = c.images[pid]
+	if path, ok := c.called[by]; ok {
+		by = path
 	}
 	if by == "" {
-		if exe, err := os.Readlink("/proc/" + strconv.Itoa(int(pid)) + "/exe"); err == nil {
+		by = c.images[e.pid]
+	}
+	if by == "" {
+		if exe, err := os.Readlink("/proc/" + strconv.Itoa(int(e.pid)) + "/exe"); err == nil {
 			by = exe
 		}
 	}
-	if by != "" {
-		f.by[by] = true
-	}
+	// Of an unknown program: then it counts, whoever else mapped it.
+	f.by[by] = true
 }
 
 // Mapped records a file that a process had mapped before the watch began, as
 // /proc/PID/maps names it.
-func (c *Collector) Mapped(pid int32, name string) { c.mapping(pid, contractName(name), nil, "") }
+func (c *Collector) Mapped(pid int32, name string) {
+	c.mapping(event{pid: pid, name: contractName(name)}, "")
+}
 
 // Running records a program that ran already when the watch began, as
 // /proc/PID/exe names it.
 func (c *Collector) Running(pid int32, name string) {
-	name = contractName(name)
-	if f := c.see(pid, name, nil); f != nil {
+	if f := c.see(event{pid: pid, name: contractName(name), executed: true}); f != nil {
 		c.mu.Lock()
-		f.seen.Executed++
-		c.images[pid] = f.seen.Path
+		f.ran(c.origins.of(pid, parentOf(pid), 0, 0))
+		c.images[pid], c.called[contractName(name)] = f.seen.Path, f.seen.Path
 		c.mu.Unlock()
 	}
 }
@@ -315,61 +421,6 @@ func (c *Collector) miss(kind, object, detail string) {
 		return
 	}
 	c.missing = append(c.missing, &confinev1.Incomplete{Kind: kind, Object: object, Detail: detail})
-}
-
-// Finish waits for the files to be read and returns them sorted by path, with
-// what is missing.
-func (c *Collector) Finish() ([]*confinev1.FileSeen, []*confinev1.Incomplete) {
-	c.work.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var files []*confinev1.FileSeen
-	for _, f := range merge(c.files) {
-		for by := range f.by {
-			f.seen.By = append(f.seen.By, by)
-		}
-		sort.Strings(f.seen.By)
-		files = append(files, f.seen)
-		if f.seen.Error != "" {
-			c.missing = append(c.missing, &confinev1.Incomplete{
-				Kind: "unreadable-object", Object: f.seen.Path,
-				Detail: "was executed or mapped but cannot be analysed: " + f.seen.Error,
-			})
-		}
-	}
-	slices.SortFunc(files, func(a, b *confinev1.FileSeen) int {
-		if d := strings.Compare(a.Path, b.Path); d != 0 {
-			return d
-		}
-		return strings.Compare(a.Sha256, b.Sha256)
-	})
-	if c.full {
-		c.missing = append(c.missing, &confinev1.Incomplete{Kind: "too-many-files", Detail: fmt.Sprintf("the container executed or mapped more than %d different files, or had more refused or missing than is kept; the rest is not in the result", maxFiles)})
-	}
-	return files, c.missing
-}
-
-// merge joins files with the same path and content, which a monitor may have
-// reported under two identities.
-func merge(files map[string]*file) []*file {
-	type key struct{ path, sha256 string }
-	joined := map[key]*file{}
-	var out []*file
-	for _, f := range files {
-		k := key{f.seen.Path, f.seen.Sha256}
-		old, ok := joined[k]
-		if !ok {
-			joined[k] = f
-			out = append(out, f)
-			continue
-		}
-		old.seen.Executed += f.seen.Executed
-		old.seen.Mapped = old.seen.Mapped || f.seen.Mapped
-		for by := range f.by {
-			old.by[by] = true
-		}
-	}
-	return out
 }
 
 // gone reports whether an error of a Root means that there is no such file.

@@ -274,11 +274,11 @@ func (c *Container) Exited() <-chan struct{} { return c.exited }
 func (c *Container) Exit() Exit { return c.exit }
 
 // Exec runs a command inside the container, as the container's user, and
-// returns its exit code.
-func (c *Container) Exec(ctx context.Context, name string, args []string) (uint32, error) {
+// returns its exit code. started, if it isn't nil, is told the host PID.
+func (c *Container) Exec(ctx context.Context, name string, args []string, started func(pid int32)) (uint32, error) {
 	proc := *c.Spec.Process
 	proc.Args = args
-	return c.exec(ctx, name, &proc, cio.NullIO)
+	return c.exec(ctx, name, &proc, cio.NullIO, started)
 }
 
 // ExecAsRoot runs a command inside the container as root and returns its exit
@@ -287,10 +287,10 @@ func (c *Container) ExecAsRoot(ctx context.Context, name string, args []string, 
 	proc := *c.Spec.Process
 	proc.Args, proc.Cwd, proc.User = args, "/", specs.User{}
 	dir := filepath.Join(c.runner.runDir(c.runID), "fifo")
-	return c.exec(ctx, name, &proc, cio.NewCreator(cio.WithStreams(nil, out, io.Discard), cio.WithFIFODir(dir)))
+	return c.exec(ctx, name, &proc, cio.NewCreator(cio.WithStreams(nil, out, io.Discard), cio.WithFIFODir(dir)), nil)
 }
 
-func (c *Container) exec(ctx context.Context, name string, proc *specs.Process, streams cio.Creator) (uint32, error) {
+func (c *Container) exec(ctx context.Context, name string, proc *specs.Process, streams cio.Creator, started func(pid int32)) (uint32, error) {
 	ctx = c.runner.namespace(ctx, c.namespace)
 	proc.Terminal = false
 	p, err := c.task.Exec(ctx, name, proc, streams)
@@ -309,6 +309,9 @@ func (c *Container) exec(ctx context.Context, name string, proc *specs.Process, 
 	}
 	if err := p.Start(ctx); err != nil {
 		return 0, c.runner.daemon(fmt.Errorf("start exec: %w", err))
+	}
+	if started != nil {
+		started(int32(p.Pid()))
 	}
 	select {
 	case s := <-wait:
