@@ -62,6 +62,9 @@ type Config struct {
 	// RegistryHosts is a folder of hosts.toml files for pulls;
 	// /etc/containerd/certs.d when empty.
 	RegistryHosts string
+	// PidsLimit bounds the processes and threads of each container that is run;
+	// half of what the node can have, at most 32768, when it is 0.
+	PidsLimit int64
 	// Logger is slog.Default() when nil.
 	Logger *slog.Logger
 }
@@ -109,7 +112,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	r, err := runner.New(runner.Config{
 		Socket: cfg.Containerd, Namespace: cfg.Namespace, Node: cfg.Node,
-		StateDir: cfg.StateDir, RegistryHosts: cfg.RegistryHosts,
+		StateDir: cfg.StateDir, RegistryHosts: cfg.RegistryHosts, PidsLimit: cfg.PidsLimit,
 	})
 	if err != nil {
 		return nil, err

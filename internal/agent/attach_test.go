@@ -43,7 +43,7 @@ func TestAttachWatchesAndLeavesTheContainerAlone(t *testing.T) {
 	// Programs that start during the watch are seen beside those that ran
 	// before.
 	a.start("r1", &confinev1.RunSpec{
-		ContainerId: "theirs-1", Quiet: quick(),
+		ContainerId: "theirs-1", Quiet: quick(), IncludeExec: true,
 		Workload: []string{"ctr", "--address", d.socket, "-n", namespace, "task", "exec", "--exec-id", "x", "theirs-1234567", "/bin/late", "true"},
 	})
 	o := a.observation()

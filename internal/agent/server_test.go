@@ -259,9 +259,25 @@ func startAgent(t *testing.T, d *daemon, stateDir string) *runningAgent {
 // startAgentWith is startAgent with a folder of monitors.
 func startAgentWith(t *testing.T, d *daemon, stateDir, plugins string) *runningAgent {
 	t.Helper()
-	if stateDir == "" {
-		stateDir = t.TempDir()
+	return startAgentOf(t, d, func(c *config) {
+		c.PluginDir = plugins
+		if stateDir != "" {
+			c.StateDir = stateDir
+		}
+	})
+}
+
+// config is an agent's.
+type config = agent.Config
+
+// startAgentOf connects an agent whose configuration is changed.
+func startAgentOf(t *testing.T, d *daemon, change func(*config)) *runningAgent {
+	t.Helper()
+	cfg := config{
+		Node: "n1", Containerd: d.socket, Namespace: namespace, PluginDir: pluginDir(t), StateDir: t.TempDir(),
+		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
+	change(&cfg)
 	s := newFakeServer(t)
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer()
@@ -273,10 +289,7 @@ func startAgentWith(t *testing.T, d *daemon, stateDir, plugins string) *runningA
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := agent.New(agent.Config{
-		Node: "n1", Containerd: d.socket, Namespace: namespace, PluginDir: plugins, StateDir: stateDir,
-		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
-	})
+	a, err := agent.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
 
+	"github.com/confinehq/confine/internal/agent/cgroup"
 	"github.com/confinehq/confine/internal/agent/fault"
 	"github.com/confinehq/confine/internal/agent/netns"
 	"github.com/confinehq/confine/internal/agent/observe"
@@ -202,6 +203,7 @@ func (r *run) watchImage(ctx context.Context, image *runner.Image, at attempt) (
 		return nil, nil, err
 	}
 	r.finish(seen, w, root)
+	r.crowded(seen)
 	seen.seconds = time.Since(began).Seconds()
 	// It returns when all output has been read.
 	c.DeleteTask(ctx)
@@ -256,6 +258,19 @@ func unseenMappings(seen *observed) {
 	for _, f := range seen.files {
 		_, f.MappingsUnseen = slices.BinarySearch(seen.snapshot.GetUnseenMappings(), f.GetPath())
 	}
+}
+
+// crowded says that a container wanted more processes than it may have. Its
+// group goes with its task.
+func (r *run) crowded(seen *observed) {
+	n := cgroup.Refused(seen.spec.Linux.CgroupsPath)
+	if n == 0 {
+		return
+	}
+	seen.incomplete = append(seen.incomplete, &confinev1.Incomplete{
+		Kind: "too-many-processes", Object: seen.container,
+		Detail: fmt.Sprintf("the container reached the limit of %d processes and threads, so that %d more could not be made and what they would have done was not seen", r.agent.runner.PidsLimit(), n),
+	})
 }
 
 // drive starts the container, lets it settle, and stops it.

@@ -46,6 +46,7 @@ type profileOptions struct {
 	snapshot   string
 	capture    string
 	captured   string // container in the capture
+	exec       bool
 	file       string
 }
 
@@ -94,6 +95,7 @@ a file, it carries the profile alone (OCI and Docker read the same file).`,
 	f.StringVar(&o.snapshot, "snapshotter", "", "containerd snapshotter")
 	f.StringVar(&o.capture, "capture", "", "profile from this trace of sysdig (a file of this machine, up to 1 GiB, which is sent to the node) instead of watching a run")
 	f.StringVar(&o.captured, "capture-container", "", "with --capture: container in the trace, by id, name or image; \"host\" for processes in none")
+	f.BoolVar(&o.exec, "exec", false, "programs count, too, that somebody executes in the container from outside (ctr task exec, kubectl exec)")
 	f.StringVarP(&o.file, "output-file", "f", "", "write the profile (or what -o says) to this file")
 	output := outputFlag(cmd, profileFormats...)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -166,7 +168,7 @@ func (o *profileOptions) request(cmd *cobra.Command, args []string) (*confinev1.
 		Env: o.env, Args: command, Mounts: o.mounts, User: o.user,
 		Workload: workload, Monitor: o.monitor, NoProof: o.noProof,
 		NoNewPrivs: o.noNewPrivs, NoCache: o.noCache, Load: o.load, Snapshotter: o.snapshot,
-		CaptureContainer: o.captured,
+		CaptureContainer: o.captured, IncludeExec: o.exec,
 	}
 	if o.timeout > 0 {
 		spec.Timeout = durationpb.New(o.timeout)

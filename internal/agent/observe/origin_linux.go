@@ -33,7 +33,7 @@ type member struct {
 
 func newOrigins(first int32) *origins {
 	o := &origins{first: first, known: map[int32]member{}}
-	o.host = pidSpace(1)
+	o.host = pidSpace(int32(os.Getpid())) // agents run in the host's
 	if s := pidSpace(first); s != o.host {
 		o.space = s
 	}

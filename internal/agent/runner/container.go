@@ -153,7 +153,7 @@ func (r *Runner) specOpts(spec Spec) ([]oci.SpecOpts, error) {
 		opts = append(opts, oci.WithUser(spec.User), oci.WithAdditionalGIDs(userOf(spec.User)))
 	}
 	host := "confine"
-	opts = append(opts, oci.WithHostname(host))
+	opts = append(opts, oci.WithHostname(host), oci.WithPidsLimit(r.cfg.PidsLimit))
 	var mounts []specs.Mount
 	for _, f := range []struct{ name, content string }{
 		{"hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + host + "\n"},

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,6 +52,9 @@ type Config struct {
 	StateDir string
 	// RegistryHosts is a folder of hosts.toml files as containerd's own.
 	RegistryHosts string
+	// PidsLimit bounds the processes and threads of a container; half of what
+	// the node can have, at most 32768, when it is 0.
+	PidsLimit int64
 }
 
 // Runner is safe for concurrent use.
@@ -65,6 +69,9 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Namespace == "" {
 		cfg.Namespace = defaultNamespace
 	}
+	if cfg.PidsLimit == 0 {
+		cfg.PidsLimit = defaultPidsLimit()
+	}
 	dir, err := filepath.Abs(cfg.StateDir)
 	if err != nil {
 		return nil, fmt.Errorf("resolve state folder: %w", err)
@@ -77,6 +84,24 @@ func New(cfg Config) (*Runner, error) {
 	sum := sha256.Sum256([]byte(cfg.Node + "\x00" + dir))
 	return &Runner{cfg: cfg, client: client, owner: hex.EncodeToString(sum[:16])}, nil
 }
+
+// defaultPidsLimit leaves a node enough processes to go on when a container
+// makes as many as it can.
+func defaultPidsLimit() int64 {
+	const most = 32768
+	text, err := os.ReadFile("/proc/sys/kernel/pid_max")
+	if err != nil {
+		return most / 2
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil || n < 2 {
+		return most / 2
+	}
+	return min(most, n/2)
+}
+
+// PidsLimit is how many processes and threads a container may have.
+func (r *Runner) PidsLimit() int64 { return r.cfg.PidsLimit }
 
 // Close closes the connection.
 func (r *Runner) Close() error { return r.client.Close() }
