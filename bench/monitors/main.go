@@ -1,0 +1,38 @@
+// Command monitors holds monitors against storms of executions, side by side
+// on one machine.
+//
+//	monitors losses [--plugins DIR] [--rates 100,1000,5000,max] [--time 3s] [--execs N] MONITOR...
+//	monitors usage --agent PID [--idle 10s] -- COMMAND...
+//
+// losses prints, for each monitor and rate, how many executions a storm in a
+// container made and what became of them. usage prints memory and processor
+// time of an agent and its plugins, idle and while a command runs.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "monitors:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "losses":
+			return losses(ctx, args[1:])
+		case "usage":
+			return usage(ctx, args[1:])
+		}
+	}
+	return fmt.Errorf("want losses or usage")
+}
