@@ -15,6 +15,7 @@ import (
 	"github.com/confinehq/confine/pkg/analysis/link"
 	"github.com/confinehq/confine/pkg/analysis/object"
 	"github.com/confinehq/confine/pkg/analysis/objects"
+	"github.com/confinehq/confine/pkg/analysis/providers"
 	"github.com/confinehq/confine/pkg/analysis/reach"
 	"github.com/confinehq/confine/pkg/rootfs"
 	"github.com/confinehq/confine/pkg/syscalls"
@@ -35,8 +36,11 @@ type analysis struct {
 	work  []Program
 	seen  map[string]bool // key: canonical path of a program
 	found map[string]Origin
-	roots []string                      // programs that were named
-	ways  map[string]map[string][]Frame // program to those that execute it, and how
+	// configs says which configuration brought an object in; key: its path.
+	configs   map[string]string
+	providers *providers.Root
+	roots     []string                      // programs that were named
+	ways      map[string]map[string][]Frame // program to those that execute it, and how
 
 	explain *explainer // nil unless Options.Explain
 	stop    error      // of a function of the caller's, which ends the analysis
@@ -74,12 +78,13 @@ func analyze(ctx context.Context, req Request) (*Result, error) {
 	}
 	a := &analysis{
 		ctx: ctx, req: req, root: req.Root, sys: link.NewSystem(req.Root),
-		seen: map[string]bool{}, found: map[string]Origin{}, calls: map[int32]*call{}, issues: map[Issue]bool{},
+		seen: map[string]bool{}, found: map[string]Origin{}, configs: map[string]string{}, calls: map[int32]*call{}, issues: map[Issue]bool{},
 		ways: map[string]map[string][]Frame{},
 	}
 	if req.Options.Explain {
 		a.explain = newExplainer()
 	}
+	a.providers = providers.New(req.Root, a.sys)
 	var cache objects.Cache
 	if req.Options.Cache != nil {
 		cache = req.Options.Cache
@@ -172,7 +177,7 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 	if err := l.Startup(a.ctx); err != nil {
 		return err
 	}
-	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.services, NoConfigured: a.req.Options.NoFollow, Surplus: a.req.Options.Surplus, Arch: a.arch})
+	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.providers.Services(p.Env), Watch: providers.Watch(), NoConfigured: a.req.Options.NoFollow, Surplus: a.req.Options.Surplus, Arch: a.arch})
 	if err != nil {
 		return err
 	}
@@ -214,11 +219,15 @@ func (a *analysis) merge(p Program, o *objects.Object, r *reach.Result) {
 	}
 	for _, m := range r.Members {
 		origin := OriginStatic
+		config, configured := r.Configured[m]
 		switch {
 		case m.Object == o:
 			origin = p.Origin
 		case mapped[m.Object.Path]:
 			origin = OriginMapped
+		case configured:
+			origin = OriginConfigured
+			a.configs[m.Object.Path] = config
 		}
 		if old, ok := a.found[m.Object.Path]; !ok || rank(origin) < rank(old) {
 			a.found[m.Object.Path] = origin
@@ -303,7 +312,7 @@ func (a *analysis) add(nr int32, r programReason) {
 }
 
 func rank(o Origin) int {
-	return slices.Index([]Origin{OriginExecuted, OriginMapped, OriginStatic}, o)
+	return slices.Index([]Origin{OriginExecuted, OriginMapped, OriginConfigured, OriginStatic}, o)
 }
 
 func frame(f reach.Frame) Frame {
@@ -447,46 +456,23 @@ func (a *analysis) objects() {
 		if err != nil {
 			continue
 		}
-		a.result.Objects = append(a.result.Objects, Object{Path: o.Path, SHA256: o.SHA256, Size: o.Size, Origin: origin, Cached: o.Cached})
+		a.result.Objects = append(a.result.Objects, Object{Path: o.Path, SHA256: o.SHA256, Size: o.Size, Origin: origin, Cached: o.Cached, Config: a.configOf(o.Path, origin)})
 	}
 	slices.SortFunc(a.result.Objects, func(x, y Object) int { return cmp.Compare(x.Path, y.Path) })
+}
+
+// configOf is the configuration that brought an object in, when nothing else did.
+func (a *analysis) configOf(path string, origin Origin) string {
+	if origin != OriginConfigured {
+		return ""
+	}
+	return a.configs[path]
 }
 
 func sortIssues(list []Issue) {
 	slices.SortFunc(list, func(x, y Issue) int {
 		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Object, y.Object), cmp.Compare(x.Detail, y.Detail))
 	})
-}
-
-// services lists the libraries that the C library loads by its configuration
-// when code that reads that configuration is reachable: name services, for
-// whose names glibc computes "libnss_NAME.so.2" (nsswitch.conf(5)).
-func (a *analysis) services(ctx context.Context, config string) []reach.Service {
-	if config != "/etc/nsswitch.conf" {
-		return nil
-	}
-	var names []string
-	for line := range strings.Lines(string(a.sys.Read(ctx, config))) {
-		line, _, _ = strings.Cut(line, "#")
-		_, list, ok := strings.Cut(line, ":")
-		if !ok {
-			continue
-		}
-		for _, s := range strings.Fields(list) {
-			if !strings.HasPrefix(s, "[") && !strings.Contains(s, "/") && !strings.HasSuffix(s, "]") {
-				names = append(names, s)
-			}
-		}
-	}
-	if len(names) == 0 {
-		names = []string{"files", "dns"}
-	}
-	slices.Sort(names)
-	var out []reach.Service
-	for _, n := range slices.Compact(names) {
-		out = append(out, reach.Service{Library: "libnss_" + n + ".so.2", Prefix: "_nss_" + n + "_"})
-	}
-	return out
 }
 
 // follow adds the programs that a program names and may execute.

@@ -18,6 +18,8 @@ const (
 	OriginExecuted Origin = "executed"
 	// OriginMapped: a monitor saw it mapped executable.
 	OriginMapped Origin = "mapped"
+	// OriginConfigured: the root's own configuration names it.
+	OriginConfigured Origin = "configured"
 	// OriginStatic: reached by analysis alone.
 	OriginStatic Origin = "static"
 )
@@ -50,7 +52,7 @@ type Options struct {
 	// NoFollow keeps to the closures of the named programs: what they are
 	// linked with, load by name, or are said to load. It doesn't add programs
 	// that they execute, nor libraries that only the root's configuration names
-	// (name services), which are reported as "configured-library".
+	// (package providers), which are reported as "configured-library".
 	NoFollow bool
 	// Observed says that a monitor watched the programs, so that files which
 	// are opened by computed names are covered by what it saw: such
@@ -133,6 +135,9 @@ type Object struct {
 	Origin Origin
 	// Cached is true when its facts came from the cache.
 	Cached bool
+	// Config is the file (or the function of OpenSSL) that names it, for
+	// OriginConfigured.
+	Config string
 }
 
 // Syscall is one call that is reachable.

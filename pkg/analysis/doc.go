@@ -16,6 +16,7 @@
 //	facts    one object -> functions, edges, data, imports, exports, and the
 //	         system call sites with their numbers; cached by content
 //	objects  the objects of a root, each read once
+//	providers  libraries that the root's configuration names
 //	link     a program -> its closure, as the image's own loader finds it
 //	reach    a closure -> what is reachable, to a fixed point
 //	analyze  programs, the scripts and programs that they execute, the result
@@ -58,7 +59,10 @@
 //     are data.
 //   - Names of libraries and functions that code computes are covered by what
 //     was seen during a run, by Program.Load, or by the configuration that the
-//     image has (name services); otherwise Result.Incomplete says so.
+//     image has (package providers); otherwise Result.Incomplete says so.
+//   - Static programs convert between the character sets that glibc has built
+//     in; in others, conversions are for those that iconv_open, a mode of fopen
+//     or the locale of Program.Env can name.
 //   - The program runs with the files of the root, and with the environment
 //     that Program.Env states as far as the loader reads it.
 //

@@ -163,6 +163,9 @@ func interesting(s string) bool {
 	if s[0] == '/' {
 		return !strings.ContainsAny(s, "%*\n")
 	}
+	if strings.Contains(s, ",ccs=") { // fopen(3): a character set to convert from
+		return true
+	}
 	return !strings.ContainsAny(s, " %") && (strings.HasSuffix(s, ".so") || strings.Contains(s, ".so.")) || identifier(s)
 }
 

@@ -24,6 +24,7 @@ func (g *graph) str(n node, s uint32) {
 		return
 	}
 	g.paths[text] = true
+	g.converts = g.converts || strings.Contains(text, ",ccs=")
 	if strings.HasPrefix(text, "/") {
 		g.res.Paths = append(g.res.Paths, name)
 	}
@@ -124,13 +125,7 @@ func (g *graph) lookedUp(n node, name string) {
 // whether there were new ones.
 func (g *graph) loadNamed(o Options) bool {
 	before := len(g.members)
-	if o.Services != nil {
-		for _, p := range g.res.Paths {
-			for _, s := range o.Services(g.ctx, p.Text) {
-				g.service(s, p, o.NoConfigured)
-			}
-		}
-	}
+	g.services(o)
 	for len(g.loads) > 0 {
 		n := g.loads[0]
 		g.loads = g.loads[1:]
@@ -203,47 +198,6 @@ func (g *graph) export(i int32, k int, from node) {
 	}
 	if e.Region > 0 {
 		g.enter(node{m: i, i: e.Region - 1, region: true}, from, "export", direct)
-	}
-}
-
-// service loads a library by configuration. Those of its exports count whose
-// names end in a string that is reachable.
-func (g *graph) service(s Service, by Name, leave bool) {
-	if g.loaded[s.Library] || g.err != nil {
-		return
-	}
-	g.loaded[s.Library] = true
-	if g.defines(s.Prefix) {
-		return // the C library holds the service itself (glibc since 2.34)
-	}
-	if leave {
-		if p := g.linker.Path(g.ctx, s.Library, by.By); p != "" {
-			g.issue("configured-library", p, "the configuration of the root makes the program load it; it was left out, as programs that are executed are (name it with --load)", true)
-		}
-		return
-	}
-	before := len(g.members)
-	m, err := g.linker.Load(g.ctx, s.Library, by.By)
-	if err != nil {
-		g.fail(err)
-		return
-	}
-	g.cause = by.from
-	defer func() { g.cause = noNode }()
-	if m == nil {
-		return
-	}
-	g.addMembers()
-	i, ok := g.index[m]
-	if !ok || int(i) < before {
-		return
-	}
-	for k := range g.members[i].facts.Exports {
-		end, ok := strings.CutPrefix(g.members[i].facts.Exports[k].Name, s.Prefix)
-		if !ok {
-			continue
-		}
-		g.named(end, exportID{i, k})
 	}
 }
 

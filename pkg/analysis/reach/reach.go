@@ -93,6 +93,8 @@ type Result struct {
 	// Paths are absolute paths that occur in what is reachable.
 	Paths  []Name
 	Issues []Issue
+	// Configured are the members that configuration brings in.
+	Configured Configured
 	// Surplus ranks what brings in the most calls, when it was asked for.
 	Surplus []Rank
 }
@@ -169,11 +171,13 @@ type graph struct {
 	// when their name, or what of it is looked up, is reached as a string;
 	// key: that string.
 	bySuffix map[string][]exportID
-	opened   []int32         // libraries that were loaded by name
-	anyName  bool            // a computed name is looked up: all their exports count
-	loads    []Name          // libraries named by what is reachable, to be loaded
-	loaded   map[string]bool // key: name
-	anywhere bool            // a computed name is looked up in all objects
+	opened   []int32          // libraries that were loaded by name
+	anyName  bool             // a computed name is looked up: all their exports count
+	loads    []Name           // libraries named by what is reachable, to be loaded
+	loaded   map[string]bool  // key: name
+	anywhere bool             // a computed name is looked up in all objects
+	watched  map[string][]use // key: name of a function that services ask for
+	converts bool             // a file is opened with a character set
 	err      error
 }
 
@@ -181,9 +185,9 @@ type graph struct {
 type Options struct {
 	// Load names objects that are loaded at run time, as paths in the root.
 	Load []string
-	// Services lists the libraries that configuration makes the C library
-	// load when code that reads a configuration file is reachable.
-	Services func(ctx context.Context, config string) []Service
+	// Services may be nil. Watch names the functions whose callers it asks for.
+	Services ServicesFunc
+	Watch    []string
 	// NoConfigured leaves those out, and says so.
 	NoConfigured bool
 	// Surplus asks for Result.Surplus.
@@ -192,17 +196,17 @@ type Options struct {
 	Arch syscalls.Arch
 }
 
-// Service is a library that is loaded by configuration. Its functions are
-// looked up by names that are Prefix and a string of the C library.
-type Service struct{ Library, Prefix string }
-
 // Run analyses one program, whose startup closure the linker has loaded.
 func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	g := &graph{
 		linker: l, index: map[*link.Member]int32{}, seen: map[string]bool{}, ctx: ctx, paths: map[string]bool{}, loaded: map[string]bool{},
 		bySuffix: map[string][]exportID{},
-		res:      &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}},
+		watched:  map[string][]use{},
+		res:      &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}, Configured: Configured{}},
 		trail:    newTrail(), cause: noNode,
+	}
+	for _, name := range o.Watch {
+		g.watched[name] = nil
 	}
 	g.addMembers()
 	if len(g.members) > 0 {
@@ -377,6 +381,7 @@ func (g *graph) region(n node) {
 		g.enter(node{m: n.m, i: f}, n, "data", n.m)
 	}
 	for _, i := range r.Imports {
+		g.watch(n, facts.ImportUse{Import: i})
 		for _, t := range g.bind(n.m, i) {
 			g.enter(t.n, n, "data", n.m)
 		}
@@ -421,6 +426,7 @@ func (g *graph) function(n node) {
 }
 
 func (g *graph) importUse(n node, use facts.ImportUse) {
+	g.watch(n, use)
 	edge, holder := "address-taken", outside
 	if use.Called {
 		edge, holder = "import", direct
