@@ -36,6 +36,8 @@ type objectDocument struct {
 	Cached bool   `json:"cached"`
 	// Size in bytes.
 	Size int64 `json:"size"`
+	// Config names a configured one.
+	Config string `json:"config,omitempty"`
 }
 
 type callDocument struct {
@@ -91,7 +93,7 @@ func analysisDocumentOf(r *analysis.Result) analysisDocument {
 		Notes:       issueDocuments(r.Notes),
 	}
 	for _, o := range r.Objects {
-		d.Objects = append(d.Objects, objectDocument{o.Path, o.SHA256, string(o.Origin), o.Cached, o.Size})
+		d.Objects = append(d.Objects, objectDocument{o.Path, o.SHA256, string(o.Origin), o.Cached, o.Size, o.Config})
 	}
 	for _, s := range r.Syscalls {
 		d.Syscalls = append(d.Syscalls, callDocumentOf(s))

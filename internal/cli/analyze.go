@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
@@ -24,6 +25,7 @@ type analyzeOptions struct {
 	noCache     bool
 	surplus     bool
 	dump        string
+	unresolved  string
 	explain     string
 	explained   explainOptions
 	file        string
@@ -54,6 +56,7 @@ does of a stored result; exit code 1 says that it can't.`,
 	f.StringArrayVar(&o.load, "load", nil, "module or plugin inside ROOT that the programs load at run time; repeatable")
 	f.BoolVar(&o.noFollow, "no-follow", false, "leave out programs that the named ones execute, and libraries that only configuration names")
 	f.BoolVar(&o.noCache, "no-cache", false, "compute everything anew")
+	unresolvedFlag(f, &o.unresolved)
 	f.BoolVar(&o.surplus, "surplus", false, "rank the functions and data that bring in the most calls")
 	f.StringVar(&o.dump, "dump", "", "print what the analysis works on: facts (of each object) or graph (what each program reaches); -o text, json (a value a line) or, for a graph, dot")
 	_ = cmd.RegisterFlagCompletionFunc("dump", cobra.FixedCompletions([]string{"facts", "graph"}, cobra.ShellCompDirectiveNoFileComp))
@@ -73,6 +76,10 @@ does of a stored result; exit code 1 says that it can't.`,
 			return err
 		}
 		result, err := a.analyze(cmd.Context(), args[0], o, *output)
+		var unresolved *analysis.UnresolvedError
+		if errors.As(err, &unresolved) {
+			return a.sayUnresolved(unresolved)
+		}
 		if err != nil {
 			return err
 		}
@@ -107,6 +114,9 @@ func (o *analyzeOptions) check(cmd *cobra.Command, output string) error {
 	if len(o.entrypoints) == 0 {
 		return usagef(cmd, "--entrypoint PATH is missing")
 	}
+	if err := checkUnresolved(cmd, o.unresolved); err != nil {
+		return err
+	}
 	for _, p := range append(o.entrypoints, o.load...) {
 		if !strings.HasPrefix(p, "/") {
 			return usagef(cmd, "%q is not an absolute path inside ROOT", p)
@@ -125,7 +135,7 @@ func (a *app) analyze(ctx context.Context, root string, o analyzeOptions, output
 		// An analysis makes much that dies young: a smaller heap costs it little.
 		defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	}
-	req := analysis.Request{Root: dir, Options: analysis.Options{NoFollow: o.noFollow, Surplus: o.surplus, Explain: o.explain != ""}}
+	req := analysis.Request{Root: dir, Options: analysis.Options{OnUnresolved: analysis.Unresolved(o.unresolved), NoFollow: o.noFollow, Surplus: o.surplus, Explain: o.explain != ""}}
 	a.dump(&req.Options, o.dump, output)
 	for _, p := range o.entrypoints {
 		req.Programs = append(req.Programs, analysis.Program{Path: p, Load: o.load})

@@ -47,6 +47,7 @@ type profileOptions struct {
 	capture    string
 	captured   string // container in the capture
 	exec       bool
+	unresolved string
 	file       string
 }
 
@@ -92,6 +93,7 @@ a file, it carries the profile alone (OCI and Docker read the same file).`,
 	f.BoolVar(&o.noCache, "no-cache", false, "upload and analyse everything anew")
 	f.BoolVar(&o.noNewPrivs, "no-new-privs", false, "run the container with no_new_privileges")
 	f.StringArrayVar(&o.load, "load", nil, "program or module inside the container that counts as an entry point too; repeatable")
+	unresolvedFlag(f, &o.unresolved)
 	f.StringVar(&o.snapshot, "snapshotter", "", "containerd snapshotter")
 	f.StringVar(&o.capture, "capture", "", "profile from this trace of sysdig (a file of this machine, up to 1 GiB, which is sent to the node) instead of watching a run")
 	f.StringVar(&o.captured, "capture-container", "", "with --capture: container in the trace, by id, name or image; \"host\" for processes in none")
@@ -159,6 +161,9 @@ func (o *profileOptions) request(cmd *cobra.Command, args []string) (*confinev1.
 			return nil, usagef(cmd, "--load %q is not an absolute path inside the container", p)
 		}
 	}
+	if err := checkUnresolved(cmd, o.unresolved); err != nil {
+		return nil, err
+	}
 	workload, err := splitCommand(o.workload)
 	if err != nil {
 		return nil, usagef(cmd, "--workload: %v", err)
@@ -168,7 +173,7 @@ func (o *profileOptions) request(cmd *cobra.Command, args []string) (*confinev1.
 		Env: o.env, Args: command, Mounts: o.mounts, User: o.user,
 		Workload: workload, Monitor: o.monitor, NoProof: o.noProof,
 		NoNewPrivs: o.noNewPrivs, NoCache: o.noCache, Load: o.load, Snapshotter: o.snapshot,
-		CaptureContainer: o.captured, IncludeExec: o.exec,
+		CaptureContainer: o.captured, IncludeExec: o.exec, OnUnresolved: o.unresolved,
 	}
 	if o.timeout > 0 {
 		spec.Timeout = durationpb.New(o.timeout)

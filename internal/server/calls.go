@@ -20,6 +20,7 @@ const (
 	reasonFloor    = "floor"
 	reasonKernel   = "kernel"
 	reasonFallback = "fallback"
+	reasonObserved = "observed"
 )
 
 // callSet is what a profile allows: calls of the programs, of the runtime's
@@ -30,6 +31,8 @@ type callSet struct {
 	// replayed is true when what was seen comes from a trace.
 	replayed bool
 	calls    map[string]*confinev1.Syscall // by name
+	// assumed are the programs whose calls are those that were seen, too.
+	assumed map[string]bool // by path
 	// incomplete says what the set could not be sure of.
 	incomplete []*confinev1.Incomplete
 }
@@ -37,7 +40,12 @@ type callSet struct {
 // newCallSet unites what the analysis found with what the runtime needs and
 // what was really seen.
 func newCallSet(seen *observation, found *analysis.Result) *callSet {
-	c := &callSet{arch: seen.arch, compat: found.Compat, replayed: seen.replayed, calls: map[string]*confinev1.Syscall{}}
+	c := &callSet{arch: seen.arch, compat: found.Compat, replayed: seen.replayed, calls: map[string]*confinev1.Syscall{}, assumed: map[string]bool{}}
+	for _, i := range found.Incomplete {
+		if i.Kind == "assumed" {
+			c.assumed[i.Object] = true
+		}
+	}
 	for _, call := range found.Syscalls {
 		c.addFound(call)
 	}
@@ -174,6 +182,13 @@ func (c *callSet) record(arch syscalls.Arch, name, program string) {
 	call, added := c.get(name)
 	call.Seen = true
 	if !added && !onlyFloor(call) {
+		return
+	}
+	if c.assumed[program] {
+		call.Reasons = append(call.Reasons, &confinev1.Reason{
+			Kind:   reasonObserved,
+			Detail: fmt.Sprintf("%s made it during the run, and can make any call", clean(program, maxPath)),
+		})
 		return
 	}
 	detail := fmt.Sprintf("%s made it during the run, and the analysis found no site of it", clean(program, maxPath))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/confinehq/confine/internal/store"
 	"github.com/confinehq/confine/internal/version"
+	"github.com/confinehq/confine/pkg/analysis"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -193,6 +194,9 @@ func checkSpec(spec *confinev1.RunSpec) error {
 		if len(list) > maxSpec {
 			return bad("%d %s are more than the limit of %d", len(list), what, maxSpec)
 		}
+	}
+	if u := spec.GetOnUnresolved(); u != "" && !slices.Contains(analysis.UnresolvedWays(), analysis.Unresolved(u)) {
+		return bad("%q is no way to go on with unresolved calls: give one of %v", clean(u, 64), analysis.UnresolvedWays())
 	}
 	for _, p := range spec.GetLoad() {
 		if !canonical(p) {

@@ -180,8 +180,9 @@ func (s *Server) analyse(r *run, seen *observation) (*analysis.Result, error) {
 		return nil, s.analysisError(r, err)
 	}
 	req := analysis.Request{Root: root, Programs: programs, Options: analysis.Options{
-		NoArgs:   true,
-		Observed: true, Explain: true,
+		OnUnresolved: analysis.Unresolved(r.spec.GetOnUnresolved()),
+		NoArgs:       true,
+		Observed:     true, Explain: true,
 		Progress: func(done, total int) { r.tell(stageAnalyse, false, done, total, "objects") },
 	}}
 	if !r.spec.GetNoCache() {

@@ -66,6 +66,7 @@ func assemble(r *run, seen *observation, found *analysis.Result, set *callSet, p
 	for _, o := range found.Objects {
 		out.Objects = append(out.Objects, &confinev1.Object{
 			Path: clean(o.Path, maxPath), Sha256: o.SHA256, Origin: seen.origin(o), Cached: o.Cached, Size: uint64(max(o.Size, 0)),
+			Config: clean(o.Config, maxPath),
 		})
 	}
 	missing := slices.Concat(seen.incomplete, set.incomplete, protoIssues(found.Incomplete))
@@ -86,7 +87,7 @@ func (o *observation) origin(object analysis.Object) string {
 		case f.GetPath() != object.Path:
 		case f.GetExecuted() > 0:
 			return string(analysis.OriginExecuted)
-		case f.GetMapped() && origin == analysis.OriginStatic:
+		case f.GetMapped() && (origin == analysis.OriginStatic || origin == analysis.OriginConfigured):
 			origin = analysis.OriginMapped
 		}
 	}

@@ -761,3 +761,33 @@ func TestHelloIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestUnresolvedIsLeftToTheRun has a program that can make any call: those that
+// it was seen making are allowed, and said to be assumed; of other programs they
+// are mistakes of the analysis.
+func TestUnresolvedIsLeftToTheRun(t *testing.T) {
+	a := newAnalyser()
+	f := setup(t, a)
+	f.agent.observe = func() *confinev1.Observation {
+		o := f.observation()
+		o.Run.Recorded[1].Syscalls = []string{"ptrace"}
+		a.result.Incomplete = []analysis.Issue{{Kind: "assumed", Object: o.Run.Recorded[1].Path, Detail: "it can make any call"}}
+		return o
+	}
+	f.agent.mustConnect()
+	r := f.mustProfile(&confinev1.ProfileRequest{Spec: &confinev1.RunSpec{Image: "app", OnUnresolved: "observe"}})
+	if got := (<-a.requests).Options.OnUnresolved; got != analysis.UnresolvedObserve {
+		t.Errorf("the analysis was asked for %q", got)
+	}
+	if got := kinds(r.GetIncomplete()); !slices.Contains(got, "assumed") || slices.Contains(got, "static-miss") {
+		t.Errorf("incomplete %q", got)
+	}
+	i := slices.IndexFunc(r.GetSyscalls(), func(s *confinev1.Syscall) bool { return s.GetName() == "ptrace" })
+	if i < 0 || r.GetSyscalls()[i].GetReasons()[0].GetKind() != "observed" {
+		t.Errorf("ptrace isn't allowed because it was seen: %v", r.GetSyscalls())
+	}
+	_, _, err := f.profile(t.Context(), &confinev1.ProfileRequest{Spec: &confinev1.RunSpec{Image: "app", OnUnresolved: "guess"}})
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a way that isn't known: %v", err)
+	}
+}

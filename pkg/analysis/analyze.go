@@ -118,7 +118,36 @@ func analyze(ctx context.Context, req Request) (*Result, error) {
 	if err := a.showFacts(); err != nil {
 		return nil, err
 	}
+	if places := a.anyCalls(); len(places) > 0 && req.Options.OnUnresolved == UnresolvedFail {
+		return nil, &UnresolvedError{places}
+	}
 	return &a.result, nil
+}
+
+// anyCalls lists the places that can make any call.
+func (a *analysis) anyCalls() []Issue {
+	var out []Issue
+	for _, i := range a.result.Incomplete {
+		if i.Kind == "unresolved-number" || i.Kind == "computed-call" {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// assume says what an answer rests on that leaves calls to a run.
+func (a *analysis) assume() {
+	slices.Sort(a.result.Unresolved)
+	if a.req.Options.OnUnresolved != UnresolvedObserve {
+		return
+	}
+	detail := "it can make any call; of those that the analysis can't know, none is in the answer (--on-unresolved observe)"
+	if a.req.Options.Observed {
+		detail = "it can make any call; of those that the analysis can't know, only what it made during the run is allowed (--on-unresolved observe)"
+	}
+	for _, p := range a.result.Unresolved {
+		a.incomplete("assumed", p, detail)
+	}
 }
 
 func (a *analysis) incomplete(kind, object, detail string) {
@@ -245,7 +274,10 @@ func (a *analysis) merge(p Program, o *objects.Object, r *reach.Result) {
 			}
 		}
 	}
-	if r.Widened && a.widened == nil {
+	if r.Widened && !slices.Contains(a.result.Unresolved, o.Path) {
+		a.result.Unresolved = append(a.result.Unresolved, o.Path)
+	}
+	if r.Widened && a.widened == nil && a.req.Options.OnUnresolved != UnresolvedObserve {
 		a.widened = anyNumber(o, r)
 	}
 	if a.explain != nil {
@@ -296,7 +328,7 @@ func (a *analysis) compatCall(name, object string, c *reach.Call) {
 // conditions are those of a call, none when any call may be made: 32-bit code
 // has arguments of its own.
 func (a *analysis) conditions(c *call) []ArgCondition {
-	if a.compat || a.widened != nil || a.req.Options.NoArgs {
+	if a.compat || len(a.result.Unresolved) > 0 || a.req.Options.NoArgs {
 		return nil
 	}
 	return c.conditions()
@@ -360,6 +392,7 @@ var restartable = []string{"nanosleep", "clock_nanosleep", "futex", "poll", "fut
 const maxReasons = 8
 
 func (a *analysis) finish() {
+	a.assume()
 	r := &a.result
 	r.Platform, r.Compat = cmp.Or(a.arch, syscalls.AMD64).Platform(), a.compat
 	if a.widened != nil {

@@ -2,6 +2,8 @@ package analysis
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/confinehq/confine/pkg/analysis/facts"
 	"github.com/confinehq/confine/pkg/analysis/reach"
@@ -54,6 +56,9 @@ type Options struct {
 	// that they execute, nor libraries that only the root's configuration names
 	// (package providers), which are reported as "configured-library".
 	NoFollow bool
+	// OnUnresolved says what to do about code that can make any call; Widen
+	// when empty.
+	OnUnresolved Unresolved
 	// Observed says that a monitor watched the programs, so that files which
 	// are opened by computed names are covered by what it saw: such
 	// imprecision is a note then, not something missing.
@@ -76,6 +81,46 @@ type Options struct {
 	Facts func(path string, f *facts.Facts) error
 	// Parallel is the number of objects decoded at once; GOMAXPROCS when 0.
 	Parallel int
+}
+
+// Unresolved is what to do about code that can make any system call: its number
+// is computed in a way that can't be followed, or it calls any function by name.
+// Each such place is in Result.Incomplete ("unresolved-number",
+// "computed-call").
+type Unresolved string
+
+// Ways to go on.
+const (
+	// UnresolvedWiden allows every call, which is always safe.
+	UnresolvedWiden Unresolved = "widen"
+	// UnresolvedFail makes Analyze return an *UnresolvedError.
+	UnresolvedFail Unresolved = "fail"
+	// UnresolvedObserve leaves the calls of these places to what a run shows:
+	// the caller adds them. Result.Incomplete says "assumed".
+	UnresolvedObserve Unresolved = "observe"
+)
+
+// UnresolvedWays lists them, the default first.
+func UnresolvedWays() []Unresolved {
+	return []Unresolved{UnresolvedWiden, UnresolvedFail, UnresolvedObserve}
+}
+
+// UnresolvedError says which code can make any call, where that was not to be
+// accepted.
+type UnresolvedError struct{ Places []Issue }
+
+func (e *UnresolvedError) Error() string {
+	const most = 8
+	var text strings.Builder
+	fmt.Fprintf(&text, "%d places can make any call, so that no profile was made", len(e.Places))
+	for i, p := range e.Places {
+		if i == most {
+			fmt.Fprintf(&text, "; and %d more", len(e.Places)-most)
+			break
+		}
+		fmt.Fprintf(&text, "; %s: %s", p.Object, p.Detail)
+	}
+	return text.String()
 }
 
 // FactsCache keeps encoded facts by key. Keys hold only [a-z0-9.-].
@@ -106,6 +151,8 @@ type Result struct {
 	Incomplete []Issue
 	// Notes lists what the result rests on although nothing is missing.
 	Notes []Issue
+	// Unresolved are the paths of the programs that can make any call.
+	Unresolved []string
 	// Compat is set when an i386 object or the 32-bit gate is reachable.
 	Compat bool
 	// Surplus ranks what brings in the most calls, when Options.Surplus asks

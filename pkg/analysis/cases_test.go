@@ -39,6 +39,8 @@ import (
 //	compat: yes              32-bit code is reachable
 //	chain: CALL STEPS        the end of the call's shortest chain: "EDGE NAME, ..."
 //	run: ARGS                it may be run under strace; $OUT as above
+//	on-unresolved: WAY       what to do about code that can make any call
+//	error: TEXT              there is no result: the error has this text
 //	skip-known: WHY          a defect that is known: the case must still fail
 type testCase struct {
 	name, variant, flags string
@@ -81,7 +83,7 @@ func (c *testCase) id() string { return strings.TrimSuffix(c.name+"/"+c.variant,
 
 var keys = []string{
 	"needs", "variant", "build", "program", "env", "load", "follow", "must", "never", "objects", "no-objects",
-	"incomplete", "notes", "compat", "chain", "run", "skip-known",
+	"incomplete", "notes", "compat", "chain", "run", "skip-known", "on-unresolved", "error",
 }
 
 func readCases(t *testing.T) []*testCase {
@@ -245,9 +247,13 @@ func (c *testCase) build(t *testing.T, w *world) {
 	}
 }
 
+// analyze returns nil where the error was the one that is wanted.
 func (c *testCase) analyze(t *testing.T, w *world, check *checker) *analysis.Result {
 	t.Helper()
-	o := analysis.Options{NoFollow: c.one("follow") != "yes", Cache: &w.cache, Parallel: 1}
+	o := analysis.Options{
+		NoFollow: c.one("follow") != "yes", Cache: &w.cache, Parallel: 1,
+		OnUnresolved: analysis.Unresolved(c.one("on-unresolved")),
+	}
 	check.watch(&o)
 	p := analysis.Program{Path: c.out() + "/prog"}
 	if v := c.one("program"); v != "" {
@@ -263,6 +269,12 @@ func (c *testCase) analyze(t *testing.T, w *world, check *checker) *analysis.Res
 		Root: w.root, Programs: []analysis.Program{p},
 		Options: o,
 	})
+	if want := c.one("error"); want != "" {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Fatalf("error %v, want one with %q", err, want)
+		}
+		return nil
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,6 +371,9 @@ func TestCases(t *testing.T) {
 			c.build(t, w)
 			var check checker
 			r := c.analyze(t, w, &check)
+			if r == nil {
+				return // as it should be
+			}
 			if err := check.result(r); err != nil {
 				t.Error(err)
 			}

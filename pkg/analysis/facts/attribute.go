@@ -163,7 +163,7 @@ func interesting(s string) bool {
 	if s[0] == '/' {
 		return !strings.ContainsAny(s, "%*\n")
 	}
-	if strings.Contains(s, ",ccs=") { // fopen(3): a character set to convert from
+	if strings.Index(s, ",ccs=") > 0 { // a mode of fopen(3) with a character set
 		return true
 	}
 	return !strings.ContainsAny(s, " %") && (strings.HasSuffix(s, ".so") || strings.Contains(s, ".so.")) || identifier(s)

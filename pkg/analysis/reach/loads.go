@@ -24,7 +24,7 @@ func (g *graph) str(n node, s uint32) {
 		return
 	}
 	g.paths[text] = true
-	g.converts = g.converts || strings.Contains(text, ",ccs=")
+	g.converts = g.converts || strings.Index(text, ",ccs=") > 0
 	if strings.HasPrefix(text, "/") {
 		g.res.Paths = append(g.res.Paths, name)
 	}
@@ -48,7 +48,7 @@ func (g *graph) special(n node, imp uint32) {
 		}
 		names, ok := g.names(n, imp, l)
 		if !ok || names.Computed {
-			g.issue("computed-dlopen", m.link.Object.Path, "it loads libraries whose names it computes; only those that were seen or named are included (name others with --load)", true)
+			g.issue("computed-dlopen", m.link.Object.Path, computedLoad, true)
 		}
 		for _, s := range names.Known {
 			at := g.trail.textNode(s)
@@ -61,13 +61,42 @@ func (g *graph) special(n node, imp uint32) {
 			g.trail.edge(n, g.anyText(), "dlsym")
 			g.lookAll()
 			g.lookEverywhere(n, imp)
-			g.issue("computed-dlsym", m.link.Object.Path, "it looks functions up by names that it computes; all exports of the libraries that it loads are included", true)
+			g.issue("computed-dlsym", m.link.Object.Path, computedLook, true)
 		}
 		for _, s := range names.Known {
 			g.lookedUp(n, s)
 		}
 	}
 }
+
+// held handles functions of the loader's whose address somebody holds: nobody
+// knows with what names they are called.
+func (g *graph) held(n node, imp uint32) {
+	m := g.members[n.m]
+	if n.region && g.isGOT(n) {
+		return // the table as a whole: who calls through it is seen
+	}
+	switch m.facts.Imports[imp].Name {
+	case "dlopen", "dlmopen":
+		g.issue("computed-dlopen", m.link.Object.Path, computedLoad, true)
+	case "dlsym", "dlvsym":
+		g.trail.edge(n, g.anyText(), "dlsym")
+		g.lookAll()
+		g.issue("computed-dlsym", m.link.Object.Path, computedLook, true)
+	}
+}
+
+// isGOT reports whether a region is a global offset table.
+func (g *graph) isGOT(n node) bool {
+	name := g.members[n.m].facts.Regions[n.i].Name
+	return name == ".got" || name == ".got.plt"
+}
+
+// Details of names that are computed.
+const (
+	computedLoad = "it loads libraries whose names it computes; only those that were seen or named are included (name others with --load)"
+	computedLook = "it looks functions up by names that it computes; all exports of the libraries that it loads are included"
+)
 
 // anyText is the text that stands for names which are computed.
 func (g *graph) anyText() node { return g.trail.textNode("names that it computes") }

@@ -129,6 +129,7 @@ type member struct {
 	wraps   map[uint32][]param // what calls from other places pass as numbers
 	callers map[uint32][]caller
 	rooted  map[uint32]bool // functions that are called with what no code shows: by the kernel, the loader, through tables
+	byName  *byName         // nil: nothing that matters
 	// bound caches what an import binds to; key: import index.
 	bound map[uint32][]target
 }
@@ -382,6 +383,7 @@ func (g *graph) region(n node) {
 	}
 	for _, i := range r.Imports {
 		g.watch(n, facts.ImportUse{Import: i})
+		g.held(n, i)
 		for _, t := range g.bind(n.m, i) {
 			g.enter(t.n, n, "data", n.m)
 		}
@@ -439,6 +441,9 @@ func (g *graph) importUse(n node, use facts.ImportUse) {
 	}
 	if use.Called {
 		g.special(n, use.Import)
+		g.noteByName(n, use.Import)
+	} else {
+		g.held(n, use.Import)
 	}
 }
 
@@ -455,6 +460,7 @@ func (g *graph) finish() {
 			g.indirect(node{m: int32(i), i: f})
 		}
 	}
+	g.callsByName()
 	for _, miss := range g.linker.Missing {
 		g.issue("missing-library", miss.By, fmt.Sprintf("it needs %s, which isn't in the image", miss.Name), false)
 	}

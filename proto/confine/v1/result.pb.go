@@ -491,13 +491,15 @@ type Object struct {
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// Hex SHA-256 of the content.
 	Sha256 string `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
-	// How it was found: "executed", "mapped" (during the run) or "static"
-	// (reached by analysis alone).
+	// How it was found: "executed", "mapped" (during the run), "configured" (the
+	// image's own configuration names it) or "static" (reached by analysis alone).
 	Origin string `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	// True when its facts came from the cache.
 	Cached bool `protobuf:"varint,4,opt,name=cached,proto3" json:"cached,omitempty"`
 	// Size in bytes.
-	Size          uint64 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	Size uint64 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	// What names a configured one: a file inside the container's root.
+	Config        string `protobuf:"bytes,6,opt,name=config,proto3" json:"config,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -565,6 +567,13 @@ func (x *Object) GetSize() uint64 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *Object) GetConfig() string {
+	if x != nil {
+		return x.Config
+	}
+	return ""
 }
 
 // Syscall is one allowed call.
@@ -725,7 +734,8 @@ type Reason struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "site" (a chain of functions to an instruction), "floor" (the runtime's
 	// own start-up), "kernel" (the kernel makes it on the program's behalf, such
-	// as restart_syscall) or "fallback" (an imprecision was widened).
+	// as restart_syscall), "fallback" (an imprecision was widened) or "observed"
+	// (seen during the run, of a program that can make any call).
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// From an entry point to the function that holds the site.
 	Chain []*Frame `protobuf:"bytes,2,rep,name=chain,proto3" json:"chain,omitempty"`
@@ -1326,13 +1336,14 @@ const file_confine_v1_result_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
-	"\x05count\x18\x04 \x01(\rR\x05count\"x\n" +
+	"\x05count\x18\x04 \x01(\rR\x05count\"\x90\x01\n" +
 	"\x06Object\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x16\n" +
 	"\x06origin\x18\x03 \x01(\tR\x06origin\x12\x16\n" +
 	"\x06cached\x18\x04 \x01(\bR\x06cached\x12\x12\n" +
-	"\x04size\x18\x05 \x01(\x04R\x04size\"\x9d\x01\n" +
+	"\x04size\x18\x05 \x01(\x04R\x04size\x12\x16\n" +
+	"\x06config\x18\x06 \x01(\tR\x06config\"\x9d\x01\n" +
 	"\aSyscall\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02nr\x18\x02 \x01(\x05R\x02nr\x12,\n" +

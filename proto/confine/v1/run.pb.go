@@ -74,7 +74,11 @@ type RunSpec struct {
 	CaptureContainer string `protobuf:"bytes,19,opt,name=capture_container,json=captureContainer,proto3" json:"capture_container,omitempty"`
 	// Whether programs count that somebody executes in the container from outside
 	// (ctr task exec, kubectl exec) while it is watched.
-	IncludeExec   bool `protobuf:"varint,20,opt,name=include_exec,json=includeExec,proto3" json:"include_exec,omitempty"`
+	IncludeExec bool `protobuf:"varint,20,opt,name=include_exec,json=includeExec,proto3" json:"include_exec,omitempty"`
+	// What to do about code that can make any call: "widen" allows every call and
+	// is meant when empty, "fail" makes no profile, "observe" allows what the
+	// analysis knows and what was seen.
+	OnUnresolved  string `protobuf:"bytes,21,opt,name=on_unresolved,json=onUnresolved,proto3" json:"on_unresolved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -247,6 +251,13 @@ func (x *RunSpec) GetIncludeExec() bool {
 		return x.IncludeExec
 	}
 	return false
+}
+
+func (x *RunSpec) GetOnUnresolved() string {
+	if x != nil {
+		return x.OnUnresolved
+	}
+	return ""
 }
 
 // CaptureRef is a trace that was uploaded before.
@@ -870,7 +881,7 @@ var File_confine_v1_run_proto protoreflect.FileDescriptor
 const file_confine_v1_run_proto_rawDesc = "" +
 	"\n" +
 	"\x14confine/v1/run.proto\x12\n" +
-	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x1egoogle/protobuf/duration.proto\"\x86\x05\n" +
+	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x1egoogle/protobuf/duration.proto\"\xab\x05\n" +
 	"\aRunSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x1c\n" +
@@ -893,7 +904,8 @@ const file_confine_v1_run_proto_rawDesc = "" +
 	"\x0fallow_new_privs\x18\x11 \x01(\bR\rallowNewPrivs\x120\n" +
 	"\acapture\x18\x12 \x01(\v2\x16.confine.v1.CaptureRefR\acapture\x12+\n" +
 	"\x11capture_container\x18\x13 \x01(\tR\x10captureContainer\x12!\n" +
-	"\finclude_exec\x18\x14 \x01(\bR\vincludeExec\"L\n" +
+	"\finclude_exec\x18\x14 \x01(\bR\vincludeExec\x12#\n" +
+	"\ron_unresolved\x18\x15 \x01(\tR\fonUnresolved\"L\n" +
 	"\n" +
 	"CaptureRef\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x12\n" +
