@@ -164,7 +164,7 @@ func (it *interp) flow(to uint64, s *state) {
 	if to < it.fn.Start || to >= it.fn.End {
 		return
 	}
-	if !it.spend(len(s.slots) / copyCost) {
+	if !it.spend(len(s.stack.list) / copyCost) {
 		return
 	}
 	old := it.in[to]
@@ -194,7 +194,7 @@ func (it *interp) run() {
 // block is amd64's block.
 func (it *interp) block(at uint64) {
 	s := it.in[at].clone()
-	if !it.spend(len(s.slots) / copyCost) {
+	if !it.spend(len(s.stack.list) / copyCost) {
 		return
 	}
 	code := it.o.File.Bytes(at, it.fn.End-at)

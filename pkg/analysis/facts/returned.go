@@ -1,6 +1,9 @@
 package facts
 
-import "strings"
+import (
+	"math"
+	"strings"
+)
 
 // returned takes in that a function was called which may return a second time
 // (setjmp, vfork): until then, code that ran meanwhile may have changed
@@ -9,9 +12,7 @@ func (it *interp) returned(s *state, addr uint64) {
 	if it.seen == nil || !it.o.returnsTwice(addr) {
 		return
 	}
-	for k := range s.slots {
-		s.slots[k] = top
-	}
+	s.stack.forget(math.MinInt64)
 	s.lost = true
 }
 

@@ -385,11 +385,7 @@ func (it *interp) clobberRM8(s *state, in *x86.Inst, next uint64) {
 // storeRange is a store of unknown length from an address on.
 func (it *interp) storeRange(s *state, addr val) {
 	if low, ok := addr.hasStack(); ok {
-		for k := range s.slots {
-			if k > low-8 {
-				s.slots[k] = top
-			}
-		}
+		s.stack.forget(low - 7)
 		// Slots without a value are parameters above: those stay, as a local
 		// buffer doesn't reach over the return address.
 	}

@@ -2,7 +2,6 @@ package facts
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"github.com/confinehq/confine/pkg/analysis/x86"
@@ -172,11 +171,9 @@ func (v val) mask32() val {
 // state is what is known at one instruction.
 type state struct {
 	abi   *abi
-	regs  []val         // the general registers
-	xmm   *vectors      // in Go programs; nil when nothing is known
-	slots map[int64]val // offset from the entry stack pointer to the value of 8 bytes there
-	// narrow holds the offsets of slots of which only 4 bytes are known.
-	narrow map[int64]struct{}
+	regs  []val    // the general registers
+	xmm   *vectors // in Go programs; nil when nothing is known
+	stack stack
 	// escape is the lowest stack offset whose address somebody else may hold.
 	escape int64
 	// lost is set when an unknown store may have changed stack parameters.
@@ -189,7 +186,7 @@ type vectors [16][2]val
 const noEscape = int64(1) << 62
 
 func entryState(a *abi) *state {
-	s := &state{abi: a, regs: make([]val, a.regs), slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: noEscape}
+	s := &state{abi: a, regs: make([]val, a.regs), escape: noEscape}
 	for r := range s.regs {
 		s.regs[r] = param(Loc(r))
 	}
@@ -198,7 +195,7 @@ func entryState(a *abi) *state {
 }
 
 func unknownState(a *abi) *state {
-	s := &state{abi: a, regs: make([]val, a.regs), slots: map[int64]val{}, narrow: map[int64]struct{}{}, escape: -noEscape, lost: true}
+	s := &state{abi: a, regs: make([]val, a.regs), escape: -noEscape, lost: true}
 	for r := range s.regs {
 		s.regs[r] = top
 	}
@@ -208,11 +205,7 @@ func unknownState(a *abi) *state {
 func (s *state) clone() *state {
 	c := *s
 	c.regs = slices.Clone(s.regs)
-	c.slots = make(map[int64]val, len(s.slots))
-	for k, v := range s.slots {
-		c.slots[k] = v
-	}
-	c.narrow = maps.Clone(s.narrow)
+	c.stack = s.stack.share()
 	if s.xmm != nil {
 		v := *s.xmm
 		c.xmm = &v
@@ -238,30 +231,7 @@ func (s *state) merge(t *state, widen bool) bool {
 		}
 	}
 	changed = s.mergeVectors(t, join) || changed
-	for k, v := range s.slots {
-		w, ok := t.slots[k]
-		if !ok {
-			w = t.unwritten(k)
-		}
-		j := join(v, w)
-		if !j.equal(v) {
-			s.slots[k], changed = j, true
-		}
-	}
-	for k, w := range t.slots {
-		if _, ok := s.slots[k]; !ok {
-			u := s.unwritten(k)
-			j := join(u, w)
-			if s.slots[k] = j; !j.equal(u) {
-				changed = true
-			}
-		}
-	}
-	for k := range t.narrow {
-		if _, ok := s.narrow[k]; !ok {
-			s.narrow[k], changed = struct{}{}, true
-		}
-	}
+	changed = s.mergeStack(t, join) || changed
 	if t.escape < s.escape {
 		s.escape, changed = t.escape, true
 	}
@@ -342,53 +312,38 @@ func (s *state) unwritten(off int64) val {
 
 // slot reads size bytes, 4 or 8.
 func (s *state) slot(off int64, size int) val {
-	if v, ok := s.slots[off]; ok {
-		if _, narrow := s.narrow[off]; narrow && size > 4 {
-			return top
+	if i, ok := s.stack.find(off); ok {
+		if n := &s.stack.list[i]; !n.narrow || size <= 4 {
+			return n.v
 		}
-		return v
+		return top
 	}
-	for d := int64(1); d < 8; d++ { // part of another slot
-		if s.covers(off-d, d) {
-			return top
-		}
+	if s.stack.covered(off) {
+		return top
 	}
 	return s.unwritten(off)
 }
 
-// covers reports whether a slot at off reaches over d bytes or more.
-func (s *state) covers(off, d int64) bool {
-	if _, ok := s.slots[off]; !ok {
-		return false
-	}
-	_, narrow := s.narrow[off]
-	return d < 4 || !narrow
-}
+// maxSlots bounds the slots of one state.
+const maxSlots = 4096
 
 // store puts v into size bytes at off.
 func (s *state) store(off int64, size int64, v val) {
-	for d := -7; int64(d) < size; d++ {
-		if d != 0 {
-			if k := off + int64(d); s.covers(k, int64(-d)) {
-				s.slots[k] = top
-			}
+	for i, _ := s.stack.find(off - 7); i < len(s.stack.list) && s.stack.list[i].off < off+size; i++ {
+		if n := &s.stack.list[i]; n.off > off || n.off < off && n.reaches(off) {
+			s.stack.unknown(i)
 		}
 	}
-	if len(s.slots) > 4096 {
-		s.slots, s.narrow = map[int64]val{}, map[int64]struct{}{}
-		s.lost = true
+	if len(s.stack.list) > maxSlots {
+		s.stack, s.lost = stack{}, true
 	}
 	if size < 4 || size > 8 {
 		v = top
 		for d := int64(8); d < size; d += 8 {
-			s.slots[off+d] = top
-			delete(s.narrow, off+d)
+			s.stack.set(slot{off: off + d, v: top})
 		}
 	}
-	s.slots[off] = v
-	if delete(s.narrow, off); size < 8 {
-		s.narrow[off] = struct{}{}
-	}
+	s.stack.set(slot{off, v, size < 8})
 	if low, ok := v.hasStack(); ok {
 		s.escape = min(s.escape, low)
 	}
@@ -396,11 +351,7 @@ func (s *state) store(off int64, size int64, v val) {
 
 // unknownStore is a store to an address that may be any that has escaped.
 func (s *state) unknownStore() {
-	for k := range s.slots {
-		if k >= s.escape {
-			s.slots[k] = top
-		}
-	}
+	s.stack.forget(s.escape)
 	if s.escape < 8 && s.escape > -noEscape {
 		// A local buffer has escaped; parameters lie above it, but callees
 		// don't write outside of the object that they were given.
