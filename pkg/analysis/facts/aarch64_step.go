@@ -4,7 +4,7 @@ import "github.com/confinehq/confine/pkg/analysis/arm64"
 
 func (aarch64) block(it *interp, at uint64) {
 	s := it.in[at].clone()
-	if !it.spend(len(s.slots) / copyCost) {
+	if !it.spend(len(s.stack.list) / copyCost) {
 		return
 	}
 	code := it.o.File.Bytes(at, it.fn.End-at)
