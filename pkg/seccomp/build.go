@@ -90,27 +90,37 @@ func allowRules(calls []Call) []Rule {
 		}
 		bound[c.Name] = append(bound[c.Name], combos...)
 	}
+	for name, combos := range bound {
+		if free[name] {
+			delete(bound, name)
+			continue
+		}
+		if bound[name] = distinct(combos); bound[name] == nil {
+			free[name] = true
+			delete(bound, name)
+		}
+	}
+	fit(free, bound)
 	var rules []Rule
 	if len(free) > 0 {
 		rules = append(rules, Rule{Names: sortedKeys(free), Action: ActAllow})
 	}
 	for _, name := range sortedKeys(bound) {
-		if !free[name] {
-			rules = append(rules, boundRules(name, bound[name])...)
+		for _, args := range bound[name] {
+			rules = append(rules, Rule{Names: []string{name}, Action: ActAllow, Args: args})
 		}
 	}
 	return rules
 }
 
-// boundRules allows a call by any of some conjunctions, each once.
-func boundRules(name string, combos [][]Condition) []Rule {
-	slices.SortFunc(combos, func(a, b []Condition) int { return slices.CompareFunc(a, b, compareConditions) })
-	combos = slices.CompactFunc(combos, func(a, b []Condition) bool { return slices.Equal(a, b) })
-	var rules []Rule
-	for _, args := range combos {
-		rules = append(rules, Rule{Names: []string{name}, Action: ActAllow, Args: args})
-	}
-	return rules
+// distinct sorts the conjunctions of a call and holds each once, in as few as
+// a profile can hold; nil when the call has to be free.
+func distinct(combos [][]Condition) [][]Condition {
+	compare := func(a, b []Condition) int { return slices.CompareFunc(a, b, compareConditions) }
+	slices.SortFunc(combos, compare)
+	combos = bounded(slices.CompactFunc(combos, func(a, b []Condition) bool { return slices.Equal(a, b) }))
+	slices.SortFunc(combos, compare)
+	return combos
 }
 
 // combine multiplies out the alternatives of each argument, because a rule
@@ -123,7 +133,7 @@ func combine(conds []Condition) [][]Condition {
 	}
 	for index, alternatives := range byArg {
 		slices.SortFunc(alternatives, compareConditions)
-		byArg[index] = slices.Compact(alternatives)
+		byArg[index] = fuseAlternatives(slices.Compact(alternatives))
 		if slices.ContainsFunc(alternatives, func(c Condition) bool { return c.Value > maxValue || c.ValueTwo > maxValue }) {
 			delete(byArg, index)
 		}
@@ -149,6 +159,15 @@ func combine(conds []Condition) [][]Condition {
 		out = next
 	}
 	return out
+}
+
+// fuseAlternatives is fuse for the alternatives of one argument.
+func fuseAlternatives(list []Condition) []Condition {
+	combos := make([][]Condition, len(list))
+	for i, c := range list {
+		combos[i] = []Condition{c}
+	}
+	return slices.Concat(fuse(combos)...)
 }
 
 func combinations(byArg map[uint][]Condition) int {
