@@ -16,6 +16,8 @@ type analysisDocument struct {
 	Entrypoints []string         `json:"entrypoints"`
 	Objects     []objectDocument `json:"objects"`
 	Syscalls    []callDocument   `json:"syscalls"`
+	// Narrowed is the number of calls that are made with certain arguments only.
+	Narrowed int `json:"narrowed_syscalls"`
 	Incomplete  []issueDocument  `json:"incomplete"`
 	Notes       []issueDocument  `json:"notes"`
 	// Surplus is there only when it was asked for.
@@ -97,6 +99,9 @@ func analysisDocumentOf(r *analysis.Result) analysisDocument {
 	}
 	for _, s := range r.Syscalls {
 		d.Syscalls = append(d.Syscalls, callDocumentOf(s))
+		if len(s.Args) > 0 {
+			d.Narrowed++
+		}
 	}
 	for _, k := range r.Surplus {
 		d.Surplus = append(d.Surplus, surplusDocument{k.Program, frameDocument(k.Frame), k.Calls, frameDocuments(k.Chain)})
@@ -183,6 +188,9 @@ func writeAnalysis(o *term.Output, r *analysis.Result) error {
 		total = fmt.Sprintf(" of the %d that the kernel has", syscalls.Count(arch))
 	}
 	s.row("calls", fmt.Sprintf("%s allowed%s (%s)", o.Styles.Title.Render(fmt.Sprint(len(r.Syscalls))), total, r.Platform))
+	if n := analysisDocumentOf(r).Narrowed; n > 0 {
+		s.row("", fmt.Sprintf("%d with certain arguments only", n))
+	}
 	s.row("programs", fmt.Sprintf("%d: %s", len(r.Entrypoints), listed(r.Entrypoints)))
 	cached := 0
 	for _, object := range r.Objects {

@@ -26,6 +26,7 @@ type analyzeOptions struct {
 	surplus     bool
 	dump        string
 	unresolved  string
+	noArgs      bool
 	explain     string
 	explained   explainOptions
 	file        string
@@ -57,6 +58,7 @@ does of a stored result; exit code 1 says that it can't.`,
 	f.BoolVar(&o.noFollow, "no-follow", false, "leave out programs that the named ones execute, and libraries that only configuration names")
 	f.BoolVar(&o.noCache, "no-cache", false, "compute everything anew")
 	unresolvedFlag(f, &o.unresolved)
+	f.BoolVar(&o.noArgs, "no-args", false, "leave conditions on the calls' arguments out")
 	f.BoolVar(&o.surplus, "surplus", false, "rank the functions and data that bring in the most calls")
 	f.StringVar(&o.dump, "dump", "", "print what the analysis works on: facts (of each object) or graph (what each program reaches); -o text, json (a value a line) or, for a graph, dot")
 	_ = cmd.RegisterFlagCompletionFunc("dump", cobra.FixedCompletions([]string{"facts", "graph"}, cobra.ShellCompDirectiveNoFileComp))
@@ -135,7 +137,7 @@ func (a *app) analyze(ctx context.Context, root string, o analyzeOptions, output
 		// An analysis makes much that dies young: a smaller heap costs it little.
 		defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	}
-	req := analysis.Request{Root: dir, Options: analysis.Options{OnUnresolved: analysis.Unresolved(o.unresolved), NoFollow: o.noFollow, Surplus: o.surplus, Explain: o.explain != ""}}
+	req := analysis.Request{Root: dir, Options: analysis.Options{OnUnresolved: analysis.Unresolved(o.unresolved), NoFollow: o.noFollow, Surplus: o.surplus, NoArgs: o.noArgs, Explain: o.explain != ""}}
 	a.dump(&req.Options, o.dump, output)
 	for _, p := range o.entrypoints {
 		req.Programs = append(req.Programs, analysis.Program{Path: p, Load: o.load})

@@ -42,6 +42,7 @@ type profileOptions struct {
 	noProof    bool
 	noCache    bool
 	noNewPrivs bool
+	noArgs     bool
 	load       []string
 	snapshot   string
 	capture    string
@@ -92,6 +93,7 @@ a file, it carries the profile alone (OCI and Docker read the same file).`,
 	f.BoolVar(&o.noProof, "no-proof", false, "don't run again under the profile (exit code 3)")
 	f.BoolVar(&o.noCache, "no-cache", false, "upload and analyse everything anew")
 	f.BoolVar(&o.noNewPrivs, "no-new-privs", false, "run the container with no_new_privileges")
+	f.BoolVar(&o.noArgs, "no-args", false, "leave conditions on the calls' arguments out of the profile")
 	f.StringArrayVar(&o.load, "load", nil, "program or module inside the container that counts as an entry point too; repeatable")
 	unresolvedFlag(f, &o.unresolved)
 	f.StringVar(&o.snapshot, "snapshotter", "", "containerd snapshotter")
@@ -172,7 +174,7 @@ func (o *profileOptions) request(cmd *cobra.Command, args []string) (*confinev1.
 		Image: image, ContainerId: o.container, Namespace: o.namespace,
 		Env: o.env, Args: command, Mounts: o.mounts, User: o.user,
 		Workload: workload, Monitor: o.monitor, NoProof: o.noProof,
-		NoNewPrivs: o.noNewPrivs, NoCache: o.noCache, Load: o.load, Snapshotter: o.snapshot,
+		NoNewPrivs: o.noNewPrivs, NoCache: o.noCache, NoArgs: o.noArgs, Load: o.load, Snapshotter: o.snapshot,
 		CaptureContainer: o.captured, IncludeExec: o.exec, OnUnresolved: o.unresolved,
 	}
 	if o.timeout > 0 {

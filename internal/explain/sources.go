@@ -20,9 +20,7 @@ func OfServer(r *confinev1.ExplainResponse, call string) *Document {
 		d.Allowed, d.Nr = true, int(s.GetNr())
 		seen := s.GetSeen()
 		d.Seen = &seen
-		for _, c := range s.GetArgs() {
-			d.Conditions = append(d.Conditions, Condition(uint(c.GetIndex()), c.GetOp(), c.GetValue(), c.GetValueTwo()))
-		}
+		d.Conditions = conditionsOfProto(d.Platform, call, s.GetArgs())
 		for _, reason := range s.GetReasons() {
 			d.Reasons = append(d.Reasons, Reason{Kind: reason.GetKind(), Detail: reason.GetDetail(), Chain: OfProto(reason.GetChain()), Site: siteOfProto(reason.GetSite())})
 		}
@@ -80,9 +78,7 @@ func OfAnalysis(r *analysis.Result, call string, limit int) *Document {
 			continue
 		}
 		d.Allowed, d.Nr = true, s.Nr
-		for _, c := range s.Args {
-			d.Conditions = append(d.Conditions, Condition(c.Index, c.Op, c.Value, c.ValueTwo))
-		}
+		d.Conditions = conditionsOf(d.Platform, call, s.Args)
 		for _, reason := range s.Reasons {
 			widened = widened || reason.Kind == "fallback"
 			d.Reasons = append(d.Reasons, Reason{Kind: reason.Kind, Detail: reason.Detail, Chain: ofFrames(reason.Chain), Site: Site(reason.Site)})
@@ -133,19 +129,4 @@ func number(platform, call string) int {
 		}
 	}
 	return -1
-}
-
-// Condition is a condition on an argument as a person would write it.
-func Condition(index uint, op string, value, two uint64) string {
-	arg := fmt.Sprintf("argument %d", index)
-	if op == "SCMP_CMP_MASKED_EQ" {
-		return fmt.Sprintf("%s & 0x%x == 0x%x", arg, value, two)
-	}
-	sign := map[string]string{
-		"SCMP_CMP_EQ": "==", "SCMP_CMP_NE": "!=", "SCMP_CMP_LT": "<", "SCMP_CMP_LE": "<=", "SCMP_CMP_GT": ">", "SCMP_CMP_GE": ">=",
-	}[op]
-	if sign == "" {
-		sign = op
-	}
-	return fmt.Sprintf("%s %s %d", arg, sign, value)
 }

@@ -89,10 +89,7 @@ func UnusedOf(r *confinev1.Result, kernel string, limit int) *Unused {
 			u.Needed = append(u.Needed, s.GetName())
 			continue
 		}
-		c := UnusedCall{Call: s.GetName(), Nr: int(s.GetNr()), Risk: syscalls.Risk(s.GetName()), Holes: holes(syscalls.CVEsOf(s.GetName()), kernel), Conditions: []string{}, Reason: Reason{Chain: []Frame{}}}
-		for _, a := range s.GetArgs() {
-			c.Conditions = append(c.Conditions, Condition(uint(a.GetIndex()), a.GetOp(), a.GetValue(), a.GetValueTwo()))
-		}
+		c := UnusedCall{Call: s.GetName(), Nr: int(s.GetNr()), Risk: syscalls.Risk(s.GetName()), Holes: holes(syscalls.CVEsOf(s.GetName()), kernel), Conditions: conditionsOfProto(r.GetPlatform(), s.GetName(), s.GetArgs()), Reason: Reason{Chain: []Frame{}}}
 		if list := s.GetReasons(); len(list) > 0 {
 			c.Reason = Reason{Kind: list[0].GetKind(), Detail: list[0].GetDetail(), Chain: OfProto(list[0].GetChain()), Site: siteOfProto(list[0].GetSite())}
 		}

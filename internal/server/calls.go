@@ -53,7 +53,23 @@ func newCallSet(seen *observation, found *analysis.Result) *callSet {
 	c.addFloor(seen)
 	c.addKernel()
 	c.addRecorded(seen)
+	if c.compat = c.compat || c.foreign(); c.compat {
+		// Conditions would hold for calls of both tables.
+		for _, call := range c.calls {
+			call.Args = nil
+		}
+	}
 	return c
+}
+
+// foreign reports whether some call is of the 32-bit table alone.
+func (c *callSet) foreign() bool {
+	for name := range c.calls {
+		if _, ok := syscalls.Number(c.arch, name); !ok {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *callSet) lack(kind, object, detail string) {
@@ -219,9 +235,6 @@ func (c *callSet) sorted() []*confinev1.Syscall {
 func (c *callSet) profile() (*structpb.Struct, error) {
 	spec := seccomp.Spec{Arch: c.arch, Compat: c.compat}
 	for _, call := range c.sorted() {
-		if _, ok := syscalls.Number(c.arch, call.GetName()); !ok {
-			spec.Compat = true
-		}
 		allowed := seccomp.Call{Name: call.GetName()}
 		for _, a := range call.GetArgs() {
 			allowed.Args = append(allowed.Args, seccomp.Condition{Index: uint(a.GetIndex()), Op: seccomp.Op(a.GetOp()), Value: a.GetValue(), ValueTwo: a.GetValueTwo()})
@@ -232,6 +245,7 @@ func (c *callSet) profile() (*structpb.Struct, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.keepConditions(p)
 	data, err := json.Marshal(p)
 	if err != nil {
 		return nil, fmt.Errorf("write profile: %w", err)
@@ -241,4 +255,36 @@ func (c *callSet) profile() (*structpb.Struct, error) {
 		return nil, fmt.Errorf("write profile: %w", err)
 	}
 	return out, nil
+}
+
+// keepConditions drops from the calls what the profile doesn't state: a filter
+// holds so many conditions and no more.
+func (c *callSet) keepConditions(p *seccomp.Profile) {
+	stated := map[string]map[uint]bool{}
+	for _, name := range p.Narrowed() {
+		stated[name] = map[uint]bool{}
+	}
+	for _, r := range p.Syscalls {
+		for _, name := range r.Names {
+			for _, a := range r.Args {
+				if stated[name] != nil {
+					stated[name][a.Index] = true
+				}
+			}
+		}
+	}
+	for name, call := range c.calls {
+		call.Args = slices.DeleteFunc(call.Args, func(a *confinev1.ArgCondition) bool { return !stated[name][uint(a.GetIndex())] })
+	}
+}
+
+// narrowed counts the calls that are allowed with certain arguments only.
+func (c *callSet) narrowed() uint32 {
+	n := uint32(0)
+	for _, call := range c.calls {
+		if len(call.GetArgs()) > 0 {
+			n++
+		}
+	}
+	return n
 }

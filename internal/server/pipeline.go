@@ -181,7 +181,7 @@ func (s *Server) analyse(r *run, seen *observation) (*analysis.Result, error) {
 	}
 	req := analysis.Request{Root: root, Programs: programs, Options: analysis.Options{
 		OnUnresolved: analysis.Unresolved(r.spec.GetOnUnresolved()),
-		NoArgs:       true,
+		NoArgs:       r.spec.GetNoArgs(),
 		Observed:     true, Explain: true,
 		Progress: func(done, total int) { r.tell(stageAnalyse, false, done, total, "objects") },
 	}}

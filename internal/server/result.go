@@ -54,7 +54,7 @@ func assemble(r *run, seen *observation, found *analysis.Result, set *callSet, p
 		Image: clean(seen.image.GetImage(), 512), Digest: clean(seen.image.GetDigest(), 128), Platform: seen.arch.Platform(),
 		Node: r.nodeName(), Monitor: seen.monitor, Run: cleanRun(seen), Runtime: cleanRuntime(seen.runtime),
 		Syscalls: set.sorted(), Profile: profile, Proof: proof,
-		KernelSyscalls: uint32(syscalls.Count(seen.arch)), DefaultSyscalls: uint32(defaultCalls(seen.arch)),
+		NarrowedSyscalls: set.narrowed(), KernelSyscalls: uint32(syscalls.Count(seen.arch)), DefaultSyscalls: uint32(defaultCalls(seen.arch)),
 	}
 	if out.Image == "" {
 		out.Image = clean(subject(r.spec), 512)

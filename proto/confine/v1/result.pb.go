@@ -71,9 +71,11 @@ type Result struct {
 	// Number of calls that the container runtime's default profile allows.
 	DefaultSyscalls uint32 `protobuf:"varint,19,opt,name=default_syscalls,json=defaultSyscalls,proto3" json:"default_syscalls,omitempty"`
 	// Stage durations in seconds, key: stage name.
-	Stages        map[string]float64 `protobuf:"bytes,20,rep,name=stages,proto3" json:"stages,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Stages map[string]float64 `protobuf:"bytes,20,rep,name=stages,proto3" json:"stages,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	// Number of calls that the profile allows with certain arguments only.
+	NarrowedSyscalls uint32 `protobuf:"varint,21,opt,name=narrowed_syscalls,json=narrowedSyscalls,proto3" json:"narrowed_syscalls,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
@@ -244,6 +246,13 @@ func (x *Result) GetStages() map[string]float64 {
 		return x.Stages
 	}
 	return nil
+}
+
+func (x *Result) GetNarrowedSyscalls() uint32 {
+	if x != nil {
+		return x.NarrowedSyscalls
+	}
+	return 0
 }
 
 // Run is one observation of one container.
@@ -1289,7 +1298,7 @@ var File_confine_v1_result_proto protoreflect.FileDescriptor
 const file_confine_v1_result_proto_rawDesc = "" +
 	"\n" +
 	"\x17confine/v1/result.proto\x12\n" +
-	"confine.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xb0\x06\n" +
+	"confine.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xdd\x06\n" +
 	"\x06Result\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1a\n" +
@@ -1313,7 +1322,8 @@ const file_confine_v1_result_proto_rawDesc = "" +
 	"\aruntime\x18\x11 \x01(\v2\x13.confine.v1.RuntimeR\aruntime\x12'\n" +
 	"\x0fkernel_syscalls\x18\x12 \x01(\rR\x0ekernelSyscalls\x12)\n" +
 	"\x10default_syscalls\x18\x13 \x01(\rR\x0fdefaultSyscalls\x126\n" +
-	"\x06stages\x18\x14 \x03(\v2\x1e.confine.v1.Result.StagesEntryR\x06stages\x1a9\n" +
+	"\x06stages\x18\x14 \x03(\v2\x1e.confine.v1.Result.StagesEntryR\x06stages\x12+\n" +
+	"\x11narrowed_syscalls\x18\x15 \x01(\rR\x10narrowedSyscalls\x1a9\n" +
 	"\vStagesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\xe4\x01\n" +

@@ -78,7 +78,10 @@ type RunSpec struct {
 	// What to do about code that can make any call: "widen" allows every call and
 	// is meant when empty, "fail" makes no profile, "observe" allows what the
 	// analysis knows and what was seen.
-	OnUnresolved  string `protobuf:"bytes,21,opt,name=on_unresolved,json=onUnresolved,proto3" json:"on_unresolved,omitempty"`
+	OnUnresolved string `protobuf:"bytes,21,opt,name=on_unresolved,json=onUnresolved,proto3" json:"on_unresolved,omitempty"`
+	// Whether calls are allowed with any arguments, not only with those that the
+	// programs' code can use.
+	NoArgs        bool `protobuf:"varint,22,opt,name=no_args,json=noArgs,proto3" json:"no_args,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,6 +261,13 @@ func (x *RunSpec) GetOnUnresolved() string {
 		return x.OnUnresolved
 	}
 	return ""
+}
+
+func (x *RunSpec) GetNoArgs() bool {
+	if x != nil {
+		return x.NoArgs
+	}
+	return false
 }
 
 // CaptureRef is a trace that was uploaded before.
@@ -881,7 +891,7 @@ var File_confine_v1_run_proto protoreflect.FileDescriptor
 const file_confine_v1_run_proto_rawDesc = "" +
 	"\n" +
 	"\x14confine/v1/run.proto\x12\n" +
-	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x1egoogle/protobuf/duration.proto\"\xab\x05\n" +
+	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc4\x05\n" +
 	"\aRunSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x1c\n" +
@@ -905,7 +915,8 @@ const file_confine_v1_run_proto_rawDesc = "" +
 	"\acapture\x18\x12 \x01(\v2\x16.confine.v1.CaptureRefR\acapture\x12+\n" +
 	"\x11capture_container\x18\x13 \x01(\tR\x10captureContainer\x12!\n" +
 	"\finclude_exec\x18\x14 \x01(\bR\vincludeExec\x12#\n" +
-	"\ron_unresolved\x18\x15 \x01(\tR\fonUnresolved\"L\n" +
+	"\ron_unresolved\x18\x15 \x01(\tR\fonUnresolved\x12\x17\n" +
+	"\ano_args\x18\x16 \x01(\bR\x06noArgs\"L\n" +
 	"\n" +
 	"CaptureRef\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x12\n" +
