@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/confinehq/confine/pkg/analysis"
 	"github.com/confinehq/confine/pkg/rootfs"
+	"github.com/confinehq/confine/pkg/syscalls"
 )
 
 // A case is testdata/cases/NAME.txtar: sources, and before them lines of prose
@@ -32,6 +34,8 @@ import (
 //	follow: yes              add the programs that it executes
 //	must: CALL...            calls that it can make
 //	never: CALL...           calls that are in its files and that it can't make
+//	args: CALL.N VALUE...    the values that argument N of a call can have, as
+//	                         syscalls.Describe writes them; none: any
 //	objects: NAME...         files that are in the result
 //	no-objects: NAME...      files that aren't
 //	incomplete: KIND...      all kinds of what is missing; "any" is not to ask
@@ -82,7 +86,7 @@ func (c *testCase) words(key string) []string { return strings.Fields(strings.Jo
 func (c *testCase) id() string { return strings.TrimSuffix(c.name+"/"+c.variant, "/") }
 
 var keys = []string{
-	"needs", "variant", "build", "program", "env", "load", "follow", "must", "never", "objects", "no-objects",
+	"needs", "variant", "build", "program", "env", "load", "follow", "must", "never", "args", "objects", "no-objects",
 	"incomplete", "notes", "compat", "chain", "run", "skip-known", "on-unresolved", "error",
 }
 
@@ -316,6 +320,12 @@ func (c *testCase) verify(r *analysis.Result) error {
 			wrong("imprecise: %s can't be made and is in the result: %s", name, because(s))
 		}
 	}
+	for _, text := range c.all("args") {
+		name, want, _ := strings.Cut(text, " ")
+		if got := describeArgs(calls, name); !slices.Equal(got, strings.Fields(want)) {
+			wrong("argument %s can be %v, want %v", name, got, strings.Fields(want))
+		}
+	}
 	if want := c.one("incomplete"); want != "any" {
 		w := strings.Fields(want)
 		slices.Sort(w)
@@ -349,6 +359,22 @@ func (c *testCase) verify(r *analysis.Result) error {
 		}
 	}
 	return errors.Join(bad...)
+}
+
+// describeArgs names the values that an argument, CALL.N, can have.
+func describeArgs(calls map[string]analysis.Syscall, name string) []string {
+	call, n, _ := strings.Cut(name, ".")
+	index, err := strconv.ParseUint(n, 10, 8)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var out []string
+	for _, a := range calls[call].Args {
+		if a.Index == uint(index) {
+			out = append(out, syscalls.Describe(syscalls.AMD64, call, int(index), a.ValueTwo))
+		}
+	}
+	return out
 }
 
 // because prints the first reason of a call.

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +20,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(victimVariable) != "" {
 		victim()
 		return
+	}
+	if os.Getenv(confinedVariable) != "" {
+		panic(confined())
 	}
 	os.Exit(m.Run())
 }
@@ -48,24 +50,7 @@ func victim() {
 		{Names: []string{"getppid"}, Action: seccomp.ActErrno, ErrnoRet: &enosys},
 		{Names: []string{"personality"}, Action: seccomp.ActErrno, Args: []seccomp.Condition{{Index: 0, Op: seccomp.Less, Value: 0xffffffff}}},
 	}}
-	program, err := seccomp.Compile(p)
-	if err != nil {
-		panic(err)
-	}
-	raw, err := program.Raw()
-	if err != nil {
-		panic(err)
-	}
-	var code []unix.SockFilter
-	for _, r := range raw {
-		code = append(code, unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K})
-	}
-	runtime.LockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		panic(err)
-	}
-	filter := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&filter)), 0, 0); err != nil {
+	if err := load(p); err != nil {
 		panic(err)
 	}
 	say := func(what string, nr, arg uintptr) {

@@ -74,12 +74,13 @@ func TestImages(t *testing.T) {
 			}
 			checkProven(t, result)
 			checkAccuracy(t, result)
+			checkNarrowed(t, result)
 			for _, path := range c.executed {
 				if !slices.ContainsFunc(result.GetExecuted(), func(e *confinev1.Executed) bool { return e.GetPath() == path }) {
 					t.Errorf("execution of %s was not seen; seen: %v", path, paths(result))
 				}
 			}
-			t.Logf("%d calls allowed, %d objects, %.1f s run, %.1f s proof, stages %v", len(result.GetSyscalls()),
+			t.Logf("%d calls allowed, %d with certain arguments only, %d objects, %.1f s run, %.1f s proof, stages %v", len(result.GetSyscalls()), result.GetNarrowedSyscalls(),
 				len(result.GetObjects()), result.GetRun().GetSeconds(), result.GetProof().GetSeconds(), result.GetStages())
 			w.mustBeClean(t)
 		})
@@ -146,6 +147,39 @@ func checkAccuracy(t *testing.T, r *confinev1.Result) {
 		t.Errorf("the recorder saw %d calls only; it can't be right", len(made))
 	}
 	t.Logf("%d calls really made", len(made))
+}
+
+// checkNarrowed checks that the proof held conditions on arguments, too, and
+// none on what the container runtime needs.
+func checkNarrowed(t *testing.T, r *confinev1.Result) {
+	t.Helper()
+	if r.GetNarrowedSyscalls() == 0 {
+		t.Error("no call is allowed with certain arguments only")
+	}
+	narrowed := map[string]bool{}
+	for _, s := range r.GetSyscalls() {
+		if len(s.GetArgs()) == 0 {
+			continue
+		}
+		narrowed[s.GetName()] = true
+		if slices.ContainsFunc(s.GetReasons(), func(reason *confinev1.Reason) bool { return reason.GetKind() == "floor" }) {
+			t.Errorf("the runtime makes %s with arguments that nobody measured, and it has conditions", s.GetName())
+		}
+	}
+	if uint32(len(narrowed)) != r.GetNarrowedSyscalls() {
+		t.Errorf("%d calls have conditions, %d are said to", len(narrowed), r.GetNarrowedSyscalls())
+	}
+	for _, rule := range r.GetProfile().GetFields()["syscalls"].GetListValue().GetValues() {
+		fields := rule.GetStructValue().GetFields()
+		if len(fields["args"].GetListValue().GetValues()) == 0 {
+			continue
+		}
+		for _, name := range fields["names"].GetListValue().GetValues() {
+			if !narrowed[name.GetStringValue()] {
+				t.Errorf("the profile has conditions for %s, which the result doesn't have", name.GetStringValue())
+			}
+		}
+	}
 }
 
 func paths(r *confinev1.Result) []string {
