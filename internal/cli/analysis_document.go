@@ -17,9 +17,9 @@ type analysisDocument struct {
 	Objects     []objectDocument `json:"objects"`
 	Syscalls    []callDocument   `json:"syscalls"`
 	// Narrowed is the number of calls that are made with certain arguments only.
-	Narrowed int `json:"narrowed_syscalls"`
-	Incomplete  []issueDocument  `json:"incomplete"`
-	Notes       []issueDocument  `json:"notes"`
+	Narrowed   int             `json:"narrowed_syscalls"`
+	Incomplete []issueDocument `json:"incomplete"`
+	Notes      []issueDocument `json:"notes"`
 	// Surplus is there only when it was asked for.
 	Surplus []surplusDocument `json:"surplus,omitempty"`
 }

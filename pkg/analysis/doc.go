@@ -63,6 +63,18 @@
 //   - Static programs convert between the character sets that glibc has built
 //     in; in others, conversions are for those that iconv_open, a mode of fopen
 //     or the locale of Program.Env can name.
+//   - Arguments are followed as numbers are, over all code of a function,
+//     landing pads and labels that something keeps included. Those of functions
+//     whose addresses are taken, that are looked up by name, that the loader or
+//     the kernel calls, or that tables of Go's may hold are unknown. A function
+//     that is looked up by a computed name is one of a library that was loaded
+//     by name, or, where all objects are looked through, one whose name is a
+//     text in them; together with code that calls what it is told to with
+//     arguments from a table (libraries for foreign functions), every argument
+//     is unknown. Calls that the vDSO makes have unknown arguments. Other
+//     threads don't write to what a function keeps on its stack while it
+//     prepares a call, and functions that return twice have the names that C
+//     compilers know.
 //   - The program runs with the files of the root, and with the environment
 //     that Program.Env states as far as the loader reads it.
 //
