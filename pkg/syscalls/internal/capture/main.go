@@ -15,8 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // headers hold constants that golang.org/x/sys/unix leaves out.
@@ -40,12 +38,12 @@ func main() {
 }
 
 func run(tracing, include, out string) error {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
 		return fmt.Errorf("name kernel: %w", err)
 	}
 	var b bytes.Buffer
-	release := regexp.MustCompile(`^[0-9.]+`).FindString(unix.ByteSliceToString(u.Release[:]))
+	release := regexp.MustCompile(`^[0-9.]+`).FindString(string(kernel))
 	fmt.Fprintf(&b, "# Written by internal/capture: parameters of calls from the tracepoints of Linux %s,\n", strings.TrimSuffix(release, "."))
 	fmt.Fprintf(&b, "# constants from its headers as linux-libc-dev has them.\n")
 	if err := calls(&b, tracing); err != nil {
