@@ -42,7 +42,7 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
-require github.com/ianlancetaylor/demangle v0.0.0-20260724033716-83e58baca724 // indirect
+require github.com/ianlancetaylor/demangle v0.0.0-20260724033716-83e58baca724
 
 require (
 	github.com/Microsoft/go-winio v0.6.3-0.20251027160822-ad3df93bed29 // indirect

@@ -126,10 +126,8 @@ func (it *interp) stepA64(s *state, in *arm64.Inst, at uint64) {
 	case arm64.CSEL, arm64.CSINC, arm64.CSINV, arm64.CSNEG:
 		s.set(in.Rd, in.Wide, s.get(in.Rn, in.Wide).join(selected(in, s.get(in.Rm, in.Wide))))
 	case arm64.Literal:
-		v := top
 		if !in.Vector {
-			v = extend(in, it.load(s, constant(int64(at)+in.Imm), int(in.Size)))
-			s.set(in.Rd, true, v)
+			s.set(in.Rd, true, extend(in, it.load(s, constant(int64(at)+in.Imm), int(in.Size))))
 		}
 	case arm64.Load, arm64.Store, arm64.Atomic, arm64.StoreX:
 		it.memoryA64(s, in)
