@@ -101,7 +101,7 @@ type Completer struct {
 
 type member struct {
 	in   bool
-	path string // the program it runs
+	file File // the program it runs, no path when unknown
 	at   time.Time
 }
 
@@ -133,7 +133,7 @@ func NewCompleter(scope *Scope, sink *monitor.Sink) *Completer {
 		if p, err := Open(pid); err == nil {
 			if f, err := p.Image(); err == nil {
 				c.reported[keyOf(f)] = true
-				c.members[pid] = member{in: true, path: f.Path, at: time.Now()}
+				c.members[pid] = member{in: true, file: f, at: time.Now()}
 			}
 			p.Close()
 		}
@@ -175,7 +175,7 @@ func (c *Completer) Exec(x Execution) {
 		return
 	case !in:
 		// Somebody else's, or a runtime on its way into the container.
-		c.remember(x.PID, false, "")
+		c.remember(x.PID, false, File{})
 		return
 	}
 	if x.Naming == FirstArgument {
@@ -200,7 +200,7 @@ func (c *Completer) running(x Execution, p *Process, image File) {
 	asked, err := c.asked(x, p)
 	switch {
 	case c.isRuntime(x, image):
-		c.remember(x.PID, true, "")
+		c.remember(x.PID, true, File{})
 		return
 	case err != nil && !c.isOf(x, p):
 		// It runs something else by now, which has an event of its own.
@@ -321,8 +321,14 @@ func (c *Completer) ended(x Execution) {
 			return
 		}
 	}
-	c.remember(x.PID, true, "")
 	e := &confinev1.Exec{Time: now(), Pid: x.PID, Ppid: x.PPID, Comm: valid(x.Comm)}
+	if own, ok := c.ownImage(x); ok {
+		e.Path, e.File, e.Filename = own.Path, own.ID, own.Path
+		c.remember(x.PID, true, own)
+		c.reportEnded(e)
+		return
+	}
+	c.remember(x.PID, true, File{})
 	sure := x.Naming == Asked && !x.Cut && strings.HasPrefix(x.Name, "/") && !strings.HasPrefix(x.Name, "/proc/") && !strings.HasPrefix(x.Name, "/dev/fd/")
 	found, err := c.guess(x, sure)
 	if err == nil {
@@ -337,6 +343,26 @@ func (c *Completer) ended(x Execution) {
 		}
 	}
 	c.lose(lostUnresolved)
+}
+
+// ownImage is what a process that has ended executed as its own image, which
+// it had from its parent.
+func (c *Completer) ownImage(x Execution) (File, bool) {
+	if x.Naming != Asked || x.Name != "/proc/self/exe" {
+		return File{}, false
+	}
+	if q, err := Open(x.PPID); err == nil {
+		image, err := q.Image()
+		in, inErr := c.scope.Has(q)
+		q.Close()
+		if err == nil && inErr == nil && in {
+			return image, true
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.members[x.PPID]
+	return m.file, ok && m.in && m.file.Path != "" && time.Since(m.at) <= memberTime
 }
 
 // guess finds the file of a process that has ended by what its parent tells.
@@ -367,7 +393,7 @@ func (c *Completer) guess(x Execution, sure bool) (Found, error) {
 // again.
 func (c *Completer) report(e *confinev1.Exec) {
 	c.deliver(e)
-	c.remember(e.Pid, true, e.Path)
+	c.remember(e.Pid, true, File{Path: e.Path, ID: e.File})
 	c.later(&look{pid: e.Pid, path: e.Path})
 }
 
@@ -406,7 +432,7 @@ func (c *Completer) Malformed() { c.lose(lostMalformed) }
 func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // remember keeps whether a process is in the scope.
-func (c *Completer) remember(pid int32, in bool, program string) {
+func (c *Completer) remember(pid int32, in bool, program File) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.members) >= maxMembers {
@@ -419,7 +445,7 @@ func (c *Completer) remember(pid int32, in bool, program string) {
 			clear(c.members)
 		}
 	}
-	c.members[pid] = member{in: in, path: program, at: time.Now()}
+	c.members[pid] = member{in: in, file: program, at: time.Now()}
 }
 
 func (c *Completer) isMember(pid int32) bool {
@@ -507,7 +533,7 @@ func (c *Completer) fresh(p *Process, image File) bool {
 	known := c.reported[keyOf(image)] || c.waiting[p.PID] != nil
 	m, seen := c.members[p.PID]
 	c.mu.Unlock()
-	if known || seen && m.path == "" && m.in {
+	if known || seen && m.file.Path == "" && m.in {
 		return false // a runtime, on its way to a program
 	}
 	parent, err := p.Parent()
@@ -682,7 +708,7 @@ func (c *Completer) expect(x Execution, p *Process) {
 		c.ended(x)
 		return
 	}
-	c.remember(x.PID, true, "")
+	c.remember(x.PID, true, File{})
 	c.mu.Lock()
 	old := c.waiting[x.PID]
 	l := &look{pid: x.PID, expected: &x, before: before}
