@@ -175,7 +175,7 @@ func (b *backend) Snapshot(ctx context.Context, id string) (*confinev1.SnapshotR
 		return nil, fmt.Errorf("%s: %w", w.stream.tool, err)
 	}
 	w.completer.Settle()
-	return &confinev1.SnapshotResponse{UnseenMappings: w.completer.Unseen()}, nil
+	return &confinev1.SnapshotResponse{UnseenMappings: w.completer.Unseen(), Repeated: w.completer.Repeated()}, nil
 }
 
 func (b *backend) put(id string, w *watch) {

@@ -216,5 +216,5 @@ func (l *live) snapshot(ctx context.Context) (*confinev1.SnapshotResponse, error
 		return nil, err
 	}
 	l.completer.Settle()
-	return &confinev1.SnapshotResponse{UnseenMappings: l.completer.Unseen()}, nil
+	return &confinev1.SnapshotResponse{UnseenMappings: l.completer.Unseen(), Repeated: l.completer.Repeated()}, nil
 }

@@ -33,6 +33,9 @@ const (
 	memberTime = 3 * time.Second
 )
 
+// ownImage is the name by which a process executes the file that it runs.
+const ownImage = "/proc/self/exe"
+
 // Reasons of losses.
 const (
 	lostUnresolved = "a process ended before it could be looked at, and its name alone doesn't tell the file"
@@ -96,7 +99,11 @@ type Completer struct {
 	queue    lookQueue
 	wake     chan struct{}
 	unseen   map[string]bool // programs of which processes ended unseen
-	waiting  map[int32]*look // executions that may not be done yet
+	// delivered is true once an execution was; repeated counts those that were
+	// left out.
+	delivered bool
+	repeated  uint64
+	waiting   map[int32]*look // executions that may not be done yet
 }
 
 type member struct {
@@ -202,6 +209,8 @@ func (c *Completer) running(x Execution, p *Process, image File) {
 	case c.isRuntime(x, image):
 		c.remember(x.PID, true, File{})
 		return
+	case x.Name == ownImage:
+		// Whatever it runs by now, that one ran already.
 	case err != nil && !c.isOf(x, p):
 		// It runs something else by now, which has an event of its own.
 		c.lose(lostUnresolved)
@@ -322,10 +331,14 @@ func (c *Completer) ended(x Execution) {
 		}
 	}
 	e := &confinev1.Exec{Time: now(), Pid: x.PID, Ppid: x.PPID, Comm: valid(x.Comm)}
-	if own, ok := c.ownImage(x); ok {
+	own, ok := c.ownImage(x)
+	switch {
+	case ok:
 		e.Path, e.File, e.Filename = own.Path, own.ID, own.Path
 		c.remember(x.PID, true, own)
 		c.reportEnded(e)
+		return
+	case x.Naming == Asked && x.Name == ownImage && c.repeats():
 		return
 	}
 	c.remember(x.PID, true, File{})
@@ -348,7 +361,7 @@ func (c *Completer) ended(x Execution) {
 // ownImage is what a process that has ended executed as its own image, which
 // it had from its parent.
 func (c *Completer) ownImage(x Execution) (File, bool) {
-	if x.Naming != Asked || x.Name != "/proc/self/exe" {
+	if x.Naming != Asked || x.Name != ownImage {
 		return File{}, false
 	}
 	if q, err := Open(x.PPID); err == nil {
@@ -363,6 +376,26 @@ func (c *Completer) ownImage(x Execution) (File, bool) {
 	defer c.mu.Unlock()
 	m, ok := c.members[x.PPID]
 	return m.file, ok && m.in && m.file.Path != "" && time.Since(m.at) <= memberTime
+}
+
+// repeats counts an execution of a file that a process of the scope ran
+// already, whichever it is: nothing new was executed.
+func (c *Completer) repeats() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.scope.every || !c.delivered {
+		return false
+	}
+	c.repeated++
+	return true
+}
+
+// Repeated counts executions that were left out because the file that was
+// executed had been delivered.
+func (c *Completer) Repeated() *confinev1.Repeated {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return &confinev1.Repeated{Execs: c.repeated}
 }
 
 // guess finds the file of a process that has ended by what its parent tells.
@@ -408,6 +441,7 @@ func (c *Completer) reportEnded(e *confinev1.Exec) {
 func (c *Completer) deliver(e *confinev1.Exec) {
 	c.mu.Lock()
 	c.reported[fileKey{e.Path, e.File.GetInode(), e.File.GetDevice()}] = true
+	c.delivered = true
 	c.mu.Unlock()
 	e.Filename, e.Interpreter = valid(e.Filename), valid(e.Interpreter)
 	for i := range e.Nested {

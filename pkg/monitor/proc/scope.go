@@ -25,12 +25,13 @@ type Scope struct {
 	cgroup    string // path in the cgroup v2 hierarchy, "" for none
 	cgroupDir string // the same as a folder
 	ownMount  uint64
+	every     bool // every event is to be delivered, repeated ones too
 }
 
 // NewScope prepares a scope. It fails when the scope selects nothing that can
 // be looked up in /proc.
 func NewScope(s *confinev1.Scope) (*Scope, error) {
-	out := &Scope{pid: s.GetPid(), mount: s.GetMountNamespace(), pids: s.GetPidNamespace()}
+	out := &Scope{pid: s.GetPid(), mount: s.GetMountNamespace(), pids: s.GetPidNamespace(), every: s.GetEveryEvent()}
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/mnt", &st); err != nil {
 		return nil, fmt.Errorf("find the own mount namespace: %w", err)
