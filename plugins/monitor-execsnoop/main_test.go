@@ -1,14 +1,17 @@
 package main_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"github.com/confinehq/confine/pkg/monitor"
 	"github.com/confinehq/confine/pkg/monitor/monitortest"
 )
 
@@ -48,6 +51,18 @@ func need(t *testing.T, tool string) string {
 	}
 	t.Skipf("%s is not installed: scripts/install-test-deps", tool)
 	return ""
+}
+
+// start starts the monitor with options.
+func start(t *testing.T, options map[string]string) *monitor.Client {
+	t.Helper()
+	var logs bytes.Buffer
+	c, err := monitor.Start(t.Context(), monitor.HostConfig{Path: plugin, Options: options, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+	if err != nil {
+		t.Fatalf("start: %v\n%s", err, logs.String())
+	}
+	t.Cleanup(c.Close)
+	return c
 }
 
 func TestConformance(t *testing.T) {

@@ -1,13 +1,17 @@
 package main_test
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"github.com/confinehq/confine/pkg/monitor"
 	"github.com/confinehq/confine/pkg/monitor/monitortest"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
 // plugin is the binary under test, built once.
@@ -49,6 +53,38 @@ func capture(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// start starts the monitor with options.
+func start(t *testing.T, options map[string]string) *monitor.Client {
+	t.Helper()
+	var logs bytes.Buffer
+	c, err := monitor.Start(t.Context(), monitor.HostConfig{Path: plugin, Options: options, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+	if err != nil {
+		t.Fatalf("start: %v\n%s", err, logs.String())
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// replay watches a trace in the root of a process and returns what is told.
+func replay(t *testing.T, c *monitor.Client, file, container string) ([]*confinev1.WatchResponse, *confinev1.SnapshotResponse, error) {
+	t.Helper()
+	w, err := c.Watch(t.Context(), &confinev1.Scope{Pid: int32(os.Getpid()), Capture: &confinev1.Capture{Path: file, Container: container}})
+	if err != nil {
+		return nil, nil, err
+	}
+	var events []*confinev1.WatchResponse
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for e := range w.Events() {
+			events = append(events, e)
+		}
+	}()
+	snap, err := w.Stop(t.Context())
+	<-read
+	return events, snap, err
 }
 
 func TestConformance(t *testing.T) {
