@@ -106,7 +106,9 @@ func FuzzEvent(f *testing.F) {
 		if e.PID.pid() < 0 && !strings.Contains(string(e.PID), "-") {
 			t.Errorf("%q: process %d", line, e.PID.pid())
 		}
+		if e.executed() && e.mapped() != "" {
+			t.Errorf("%q both executes and maps", line)
+		}
 		e.searchPath()
-		e.executed()
 	})
 }
