@@ -99,7 +99,7 @@ func TestStressFindsLosses(t *testing.T) {
 	if err := os.Mkdir(plugins, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("#!/bin/sh\nCONFINE_EBPF_RING_BYTES=8192 exec %s\n", bin(t, "plugins/confine-monitor-ebpf"))
+	text := fmt.Sprintf("#!/bin/sh\nCONFINE_OPTION_RING_BYTES=8192 exec %s\n", bin(t, "plugins/confine-monitor-ebpf"))
 	if err := os.WriteFile(filepath.Join(plugins, "confine-monitor-lossy"), []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
