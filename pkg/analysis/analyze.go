@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/confinehq/confine/pkg/analysis/facts"
 	"github.com/confinehq/confine/pkg/analysis/link"
 	"github.com/confinehq/confine/pkg/analysis/object"
 	"github.com/confinehq/confine/pkg/analysis/objects"
@@ -194,7 +193,7 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 		a.found[o.Path] = p.Origin
 		return nil
 	}
-	arch, ok := archOf(o.Header)
+	arch, ok := o.Header.Arch()
 	switch {
 	case !ok:
 		return fmt.Errorf("analyse %s: programs for %v aren't analysed, only those for x86-64 and arm64", o.Path, o.Header.Machine)
@@ -221,21 +220,6 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 		a.follow(p, o, r)
 	}
 	return nil
-}
-
-// archOf returns the architecture of a program, and false when its code isn't
-// analysed.
-func archOf(h facts.Header) (syscalls.Arch, bool) {
-	if h.Class != elf.ELFCLASS64 {
-		return "", false
-	}
-	switch h.Machine {
-	case elf.EM_X86_64:
-		return syscalls.AMD64, true
-	case elf.EM_AARCH64:
-		return syscalls.ARM64, true
-	}
-	return "", false
 }
 
 // merge takes in what one program can do.

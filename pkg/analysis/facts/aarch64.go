@@ -2,6 +2,7 @@ package facts
 
 import (
 	"github.com/confinehq/confine/pkg/analysis/arm64"
+	"github.com/confinehq/confine/pkg/syscalls"
 )
 
 // aarch64 is the 64-bit Arm architecture.
@@ -10,7 +11,8 @@ type aarch64 struct{}
 // aarch64ABI: Procedure Call Standard for the Arm 64-bit Architecture, section
 // 6.1, and for Go the internal ABI specification, "arm64 architecture".
 var aarch64ABI = abi{
-	regs: 32, sp: arm64.SP, number: 8, step: 4,
+	calls: syscalls.ARM64,
+	regs:  32, sp: arm64.SP, number: 8, step: 4,
 	args:        []uint8{0, 1, 2, 3, 4, 5, 6, 7},
 	goArgs:      []uint8{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
 	clobbered:   []uint8{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 30},

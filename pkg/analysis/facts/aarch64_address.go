@@ -716,11 +716,7 @@ func (o *Object) branchTable(fn *Func, self int, t *branchTable, bounds []uint64
 	if reg < 0 {
 		return
 	}
-	end := o.Facts.Regions[reg].End
-	if i := sort.Search(len(bounds), func(i int) bool { return bounds[i] > t.addr }); i < len(bounds) && bounds[i] < end {
-		end = bounds[i]
-	}
-	o.tableTargets(t, end, func(to uint64) bool {
+	o.tableTargets(t, upTo(bounds, t.addr, o.Facts.Regions[reg].End), func(to uint64) bool {
 		i := o.FuncAt(to)
 		switch {
 		case i < 0 || !o.bound.has(to-o.textLo) || i != self && o.stubs(i):

@@ -1,6 +1,9 @@
 package facts
 
-import "github.com/confinehq/confine/pkg/analysis/x86"
+import (
+	"github.com/confinehq/confine/pkg/analysis/x86"
+	"github.com/confinehq/confine/pkg/syscalls"
+)
 
 // amd64 is x86-64.
 type amd64 struct{}
@@ -8,7 +11,8 @@ type amd64 struct{}
 // amd64ABI: System V ABI, AMD64 supplement, figure 3.4, and for Go the internal
 // ABI specification, "amd64 architecture".
 var amd64ABI = abi{
-	regs: 16, sp: x86.RSP, number: x86.RAX, pushed: 8, step: 1,
+	calls: syscalls.AMD64,
+	regs:  16, sp: x86.RSP, number: x86.RAX, pushed: 8, step: 1,
 	args:        []uint8{x86.RDI, x86.RSI, x86.RDX, x86.RCX, x86.R8, x86.R9},
 	kernelArgs:  []uint8{x86.RDI, x86.RSI, x86.RDX, x86.R10, x86.R8, x86.R9},
 	goArgs:      []uint8{x86.RDI, x86.RSI, x86.RDX, x86.RCX, x86.R8, x86.R9, x86.RAX, x86.RBX, x86.R10, x86.R11},

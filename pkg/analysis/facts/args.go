@@ -2,7 +2,6 @@ package facts
 
 import (
 	"cmp"
-	"debug/elf"
 	"maps"
 	"slices"
 	"strings"
@@ -235,7 +234,7 @@ func (o *Object) resolveArgs() {
 
 // trimArgs drops what is known of arguments that choose nothing.
 func (o *Object) trimArgs() {
-	table := o.table()
+	table := o.mach.abi().calls
 	for i := range o.Facts.Funcs {
 		sites := o.Facts.Funcs[i].Sites
 		for k := range sites {
@@ -247,14 +246,6 @@ func (o *Object) trimArgs() {
 			s.Args = slices.DeleteFunc(s.Args, func(a Arg) bool { return !choosesAt(table, s, int(a.At)) })
 		}
 	}
-}
-
-// table is the table of system calls of the object's architecture.
-func (o *Object) table() syscalls.Arch {
-	if o.Facts.Machine == elf.EM_AARCH64 {
-		return syscalls.ARM64
-	}
-	return syscalls.AMD64
 }
 
 // choosesAt reports whether an argument chooses what some call of a site does.

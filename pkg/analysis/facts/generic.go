@@ -31,15 +31,12 @@ func (o *Object) generic(fn *Func, at uint64) bool {
 	loaded := 0
 	var in x86.Inst
 	for range maxGeneric {
-		p := at - 1
-		for p > fn.Start && !o.bound.has(p-o.textLo) {
-			p--
+		if at <= fn.Start {
+			return false
 		}
-		n := 0
-		if p >= fn.Start {
-			n = x86.Decode(o.File.Bytes(p, at-p), &in)
-		}
-		if n == 0 || o.mach.flow(p, o.File.Bytes(p, at-p)).kind.ends() {
+		p := o.boundary(fn, at)
+		code := o.File.Bytes(p, at-p)
+		if x86.Decode(code, &in) == 0 || o.mach.flow(p, code).kind.ends() {
 			return false
 		}
 		at = p

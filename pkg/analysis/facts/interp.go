@@ -134,12 +134,8 @@ func (it *interp) blockStart(a uint64) uint64 {
 	o := it.o
 	start := a
 	for start > it.fn.Start {
-		p := start - 1
-		for p > it.fn.Start && !o.bound.has(p-o.textLo) {
-			p--
-		}
-		f := o.mach.flow(p, o.File.Bytes(p, it.fn.End-p))
-		if f.n == 0 || f.kind.ends() && f.kind != ctlCall || p+uint64(f.n) != start || a-p > 4096 {
+		p, f := o.previous(it.fn, start)
+		if f.n == 0 || f.kind.ends() && f.kind != ctlCall || a-p > 4096 {
 			break
 		}
 		start = p
@@ -148,6 +144,30 @@ func (it *interp) blockStart(a uint64) uint64 {
 		}
 	}
 	return start
+}
+
+// previous returns the instruction that ends at an address inside of a
+// function, and its place; its length is 0 when there is none.
+func (o *Object) previous(fn *Func, at uint64) (uint64, flow) {
+	if at <= fn.Start {
+		return at, flow{}
+	}
+	p := o.boundary(fn, at)
+	f := o.mach.flow(p, o.File.Bytes(p, fn.End-p))
+	if uint64(f.n) != at-p {
+		return p, flow{}
+	}
+	return p, f
+}
+
+// boundary is the last known start of an instruction before an address inside
+// of a function, or the function's start.
+func (o *Object) boundary(fn *Func, at uint64) uint64 {
+	p := at - 1
+	for p > fn.Start && !o.bound.has(p-o.textLo) {
+		p--
+	}
+	return p
 }
 
 func (o *Object) firstRef(at uint64) int {

@@ -3,7 +3,7 @@ package facts
 import (
 	"debug/elf"
 
-	"github.com/confinehq/confine/pkg/analysis/object"
+	"github.com/confinehq/confine/pkg/syscalls"
 )
 
 // control says what an instruction does with control.
@@ -46,6 +46,7 @@ type access struct {
 
 // abi holds the registers by their roles.
 type abi struct {
+	calls  syscalls.Arch
 	regs   int   // general registers, the stack pointer included
 	sp     uint8 // stack pointer
 	number uint8 // holds a system call's number
@@ -106,12 +107,13 @@ type machine interface {
 	block(it *interp, at uint64)
 }
 
-// machineOf returns the machine of a file, nil when its code isn't analysed.
-func machineOf(f *object.File) machine {
-	if f.Class != elf.ELFCLASS64 {
+// machineOf returns the machine of an ELF header, nil when its code isn't
+// analysed.
+func machineOf(m elf.Machine, c elf.Class) machine {
+	if c != elf.ELFCLASS64 {
 		return nil
 	}
-	switch f.Machine {
+	switch m {
 	case elf.EM_X86_64:
 		return amd64{}
 	case elf.EM_AARCH64:
@@ -120,9 +122,19 @@ func machineOf(f *object.File) machine {
 	return nil
 }
 
+// Arch returns the table of system calls of programs with a header, and false
+// when their code isn't analysed.
+func (h Header) Arch() (syscalls.Arch, bool) {
+	mach := machineOf(h.Machine, h.Class)
+	if mach == nil {
+		return "", false
+	}
+	return mach.abi().calls, true
+}
+
 // Argument returns the location of a C function's argument, counted from 0.
 func Argument(m elf.Machine, n int) Loc {
-	mach := machineOf(&object.File{Machine: m, Class: elf.ELFCLASS64})
+	mach := machineOf(m, elf.ELFCLASS64)
 	if mach == nil || n >= len(mach.abi().args) {
 		return 0
 	}

@@ -1,7 +1,5 @@
 package facts
 
-import "slices"
-
 // nearLimit bounds the instructions before a place that are looked at first.
 const nearLimit = 48
 
@@ -45,28 +43,14 @@ func (o *Object) nearStart(fi uint32, a uint64) uint64 {
 	fn := &o.Facts.Funcs[fi]
 	start := a
 	for range nearLimit {
-		if start <= fn.Start || o.isTarget(start) || o.isHeld(start) || contains(o.entries[fi], start) || contains(o.tables[fi], start) {
+		if o.joins(fi, start) {
 			break
 		}
-		p := start - 1
-		for p > fn.Start && !o.bound.has(p-o.textLo) {
-			p--
-		}
-		f := o.mach.flow(p, o.File.Bytes(p, fn.End-p))
-		if f.n == 0 || f.kind.ends() && f.kind != ctlCall && f.kind != ctlICall || p+uint64(f.n) != start {
+		p, f := o.previous(fn, start)
+		if f.n == 0 || f.kind.ends() && f.kind != ctlCall && f.kind != ctlICall {
 			break
 		}
 		start = p
 	}
 	return start
-}
-
-func (o *Object) isHeld(a uint64) bool {
-	_, ok := o.held[a]
-	return ok
-}
-
-func contains(sorted []uint64, a uint64) bool {
-	_, ok := slices.BinarySearch(sorted, a)
-	return ok
 }

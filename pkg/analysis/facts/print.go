@@ -291,21 +291,21 @@ func (r *Record) print(b *bufio.Writer) error {
 		head = fmt.Sprintf("object %s\n  machine %s, %d bytes", r.Object, r.Machine, r.Bytes)
 		for _, x := range []struct{ what, is string }{{"interpreter", r.Interp}, {"soname", r.Soname}, {"path", strings.Join(r.Paths, " ")}, {"needed", strings.Join(r.Needed, " ")}} {
 			if x.is != "" {
-				head += fmt.Sprintf("\n  %s %s", x.what, clean(x.is))
+				head += fmt.Sprintf("\n  %s %s", x.what, Clean(x.is))
 			}
 		}
 		for _, w := range r.Warnings {
-			head += "\n  warning " + clean(w)
+			head += "\n  warning " + Clean(w)
 		}
 	}
 	if r.Kind == "region" || r.Kind == "function" {
 		head += fmt.Sprintf(" %#x-%#x", r.Start, r.End)
 	}
 	if r.Name != "" {
-		head += " " + clean(r.Name)
+		head += " " + Clean(r.Name)
 	}
 	if r.Version != "" {
-		head += "@" + clean(r.Version)
+		head += "@" + Clean(r.Version)
 	}
 	if len(r.Flags) > 0 {
 		head += " [" + strings.Join(r.Flags, " ") + "]"
@@ -330,7 +330,7 @@ func (x *Ref) text() string {
 		return out + fmt.Sprintf(" %q", x.Name)
 	}
 	if x.Name != "" {
-		out += " " + clean(x.Name)
+		out += " " + Clean(x.Name)
 	}
 	return out
 }
@@ -346,7 +346,7 @@ func (s *SiteRecord) text() string {
 	if s.Via != nil {
 		out += fmt.Sprintf(" via %#x", s.Via.Address)
 		if s.Via.Name != "" {
-			out += " " + clean(s.Via.Name)
+			out += " " + Clean(s.Via.Name)
 		}
 	}
 	for _, a := range s.Args {
@@ -356,13 +356,13 @@ func (s *SiteRecord) text() string {
 		out += " [" + strings.Join(s.Flags, " ") + "]"
 	}
 	if s.Why != "" {
-		out += " any: " + clean(s.Why)
+		out += " any: " + Clean(s.Why)
 	}
 	return out
 }
 
-// clean keeps names of hostile files from moving a terminal's cursor.
-func clean(s string) string {
+// Clean keeps names of hostile files from moving a terminal's cursor.
+func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 {
 			return '?'

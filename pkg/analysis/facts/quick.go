@@ -50,15 +50,11 @@ func (o *Object) quick(fi uint32, c callSite, locs []Loc) (answers []Arg, known 
 		if at == fn.Start || o.joins(fi, at) {
 			return nil, false
 		}
-		p := at - 1
-		for p > fn.Start && !o.bound.has(p-o.textLo) {
-			p--
-		}
-		code := o.File.Bytes(p, at-p)
-		f := o.mach.flow(p, code)
-		if uint64(f.n) != at-p || p < fn.Start {
+		p, f := o.previous(fn, at)
+		if f.n == 0 {
 			return nil, false
 		}
+		code := o.File.Bytes(p, at-p)
 		at = p
 		switch f.kind {
 		case ctlCall, ctlICall:

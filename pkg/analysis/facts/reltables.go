@@ -2,7 +2,6 @@ package facts
 
 import (
 	"slices"
-	"sort"
 
 	"github.com/confinehq/confine/pkg/analysis/object"
 )
@@ -40,7 +39,7 @@ func (o *Object) relativeTables() (again bool) {
 	var found []ref
 	for i := range o.refs {
 		r := &o.refs[i]
-		if r.kind == refJump || r.kind == refSlot || r.kind == refBase || r.kind == refPage {
+		if !r.kind.names() {
 			continue
 		}
 		targets := o.relativeTable(r.to)
@@ -92,7 +91,7 @@ func (o *Object) relativeTables() (again bool) {
 func (o *Object) namedAddresses() []uint64 {
 	out := make([]uint64, 0, len(o.refs)/4)
 	for i := range o.refs {
-		if r := &o.refs[i]; r.kind != refJump && r.kind != refSlot && r.kind != refBase && r.kind != refPage {
+		if r := &o.refs[i]; r.kind.names() {
 			out = append(out, r.to)
 		}
 	}
@@ -141,10 +140,7 @@ func (o *Object) readTable(base uint64, bounds []uint64) []entry {
 	if o.code(base) && o.inFDE(base) {
 		return nil // compilers' own code
 	}
-	end := o.File.Sections[s].Addr + o.File.Sections[s].Size
-	if i := sort.Search(len(bounds), func(i int) bool { return bounds[i] > base }); i < len(bounds) {
-		end = min(end, bounds[i])
-	}
+	end := upTo(bounds, base, o.File.Sections[s].Addr+o.File.Sections[s].Size)
 	b := o.File.Bytes(base, end-base)
 	if len(b) > maxTable*4 {
 		b = b[:maxTable*4]

@@ -26,6 +26,12 @@ const (
 	refPage                    // any address in the 4096 bytes from there on
 )
 
+// names reports whether the address itself is meant, not code that control
+// goes to or what lies near it: where such a thing lies, a table before it ends.
+func (k refKind) names() bool {
+	return k != refJump && k != refSlot && k != refBase && k != refPage
+}
+
 // ref is one address in one instruction.
 type ref struct {
 	to   uint64
@@ -111,7 +117,7 @@ func Build(ctx context.Context, f *object.File) (*Object, error) {
 		Interp: f.Interp, Soname: f.Soname, RPath: f.RPath, RunPath: f.RunPath, Needed: f.Needed,
 		NoDefLib: f.Flags1&FlagNoDefLib != 0, Go: f.GoPCLN[1] > 0, IsPIE: f.IsPIE, Warnings: f.Warnings,
 	}}
-	if o.mach = machineOf(f); o.mach == nil {
+	if o.mach = machineOf(f.Machine, f.Class); o.mach == nil {
 		return o, nil
 	}
 	if err := o.build(ctx); err != nil {

@@ -329,7 +329,7 @@ func (o *Object) chosen(s *Site, st *state) bool {
 		of.Nrs[i] = int32(n)
 	}
 	for i, r := range abi.kernelArgs {
-		if s.Kind == SiteSyscall && choosesAt(o.table(), &of, i) && (st.regs[r].top || st.regs[r].bottom()) {
+		if s.Kind == SiteSyscall && choosesAt(abi.calls, &of, i) && (st.regs[r].top || st.regs[r].bottom()) {
 			return false
 		}
 	}

@@ -1,25 +1,25 @@
 package facts
 
-import (
-	"sort"
-)
+import "slices"
 
 // dataTargets returns the sorted addresses outside of code that some
 // instruction names: a jump table ends where the next such thing begins.
 func dataTargets(o *Object, refs []ref) []uint64 {
-	seen := make(map[uint64]struct{}, len(refs)/4)
+	out := make([]uint64, 0, len(refs)/4)
 	for i := range refs {
-		r := &refs[i]
-		if r.kind != refJump && r.kind != refSlot && r.kind != refBase && r.kind != refPage && !o.code(r.to) {
-			seen[r.to] = struct{}{}
+		if r := &refs[i]; r.kind.names() && !o.code(r.to) {
+			out = append(out, r.to)
 		}
 	}
-	out := make([]uint64, 0, len(seen))
-	for a := range seen {
-		out = append(out, a)
+	return uniq(out)
+}
+
+// upTo is the first of sorted addresses behind base, at most end.
+func upTo(bounds []uint64, base, end uint64) uint64 {
+	if i, _ := slices.BinarySearch(bounds, base+1); i < len(bounds) {
+		return min(end, bounds[i])
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
-	return out
+	return end
 }
 
 // jumpTable reads a table of code addresses at base, relative (32 bits, to the
@@ -31,10 +31,7 @@ func (o *Object) jumpTable(fn *Func, self int, base uint64, bounds []uint64) {
 	if reg < 0 || o.isGOT(reg) {
 		return
 	}
-	end := o.Facts.Regions[reg].End
-	if i := sort.Search(len(bounds), func(i int) bool { return bounds[i] > base }); i < len(bounds) && bounds[i] < end {
-		end = bounds[i]
-	}
+	end := upTo(bounds, base, o.Facts.Regions[reg].End)
 	leaves := func(t uint64) (int, bool) {
 		if !o.code(t) || !o.bound.has(t-o.textLo) {
 			return 0, false

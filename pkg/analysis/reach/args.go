@@ -54,7 +54,7 @@ func (g *graph) arguments(arch syscalls.Arch) {
 	a := &arguments{g: g, arch: arch, sites: map[int32]map[int]*values{}, known: map[argument]*values{}}
 	for mi, m := range g.members {
 		for fi := range m.facts.Funcs {
-			if !m.funcs[fi].ok {
+			if !m.funcs[fi] {
 				continue
 			}
 			for k := range m.facts.Funcs[fi].Sites {
@@ -87,7 +87,7 @@ func (g *graph) unseenCode() bool {
 	}
 	return g.anyName && slices.ContainsFunc(g.members, func(m *member) bool {
 		for i := range m.facts.Funcs {
-			if m.facts.Funcs[i].Generic && m.funcs[i].ok {
+			if m.facts.Funcs[i].Generic && m.funcs[i] {
 				return true
 			}
 		}

@@ -116,11 +116,7 @@ func (t *Trail) to(n node) []Frame {
 		return nil
 	}
 	for ; at != 0; at = p.from[at] {
-		edge := t.g.trail.kinds[p.kind[at]]
-		if edge == last {
-			edge = "init"
-		}
-		out = append(out, t.frame(p.placed(at), edge))
+		out = append(out, t.frame(p.placed(at), t.edge(p.kind[at])))
 	}
 	slices.Reverse(out)
 	return out
@@ -244,14 +240,14 @@ func (t *Trail) Check() []string {
 	}
 	tr := t.g.trail
 	for i, m := range t.g.members {
-		for kind, list := range map[bool][]step{false: m.funcs, true: m.regions} {
+		for kind, list := range map[bool][]bool{false: m.funcs, true: m.regions} {
 			for k := range list {
 				n := node{m: int32(i), i: uint32(k), region: kind}
 				if got := tr.node(tr.id(n)); got != n {
 					wrong("%v has the number %d, which is that of %v", n, tr.id(n), got)
 				}
-				if d := t.paths.steps(n); list[k].ok != (d > 0) {
-					wrong("%s: %v is reached: %v, and has a chain of %d steps", m.link.Object.Path, n, list[k].ok, d)
+				if d := t.paths.steps(n); list[k] != (d > 0) {
+					wrong("%s: %v is reached: %v, and has a chain of %d steps", m.link.Object.Path, n, list[k], d)
 				}
 			}
 		}

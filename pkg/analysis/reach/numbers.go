@@ -169,7 +169,7 @@ func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
 					continue // an address, or something else that is no number
 				}
 				found = true
-				if h.funcs[c].ok {
+				if h.funcs[c] {
 					g.number(nr, from, n, s.Addr, "indirect")
 				}
 			}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/confinehq/confine/pkg/analysis/facts"
 )
 
 // NodeRecord is one node of a graph in the form in which graphs are printed.
@@ -88,7 +90,7 @@ func (t *Trail) Print(w io.Writer, program string, format Format) error {
 	e.SetEscapeHTML(false)
 	switch format {
 	case AsText:
-		fmt.Fprintf(b, "program %s\n", clean(program))
+		fmt.Fprintf(b, "program %s\n", facts.Clean(program))
 	case AsDot:
 		fmt.Fprintf(b, "digraph %s {\n\trankdir=LR; node [shape=box];\n\tn0 [shape=folder, label=%s];\n", quote(program), quote(program))
 	}
@@ -146,24 +148,14 @@ func (r *NodeRecord) label() string {
 	if r.Kind == Text {
 		return fmt.Sprintf("%q", r.Name)
 	}
-	out := fmt.Sprintf("%s+%#x", clean(r.Object), r.Address)
+	out := fmt.Sprintf("%s+%#x", facts.Clean(r.Object), r.Address)
 	if r.Name != "" {
-		out += " " + clean(r.Name)
+		out += " " + facts.Clean(r.Name)
 	}
 	return out
 }
 
-// clean keeps names of hostile files from moving a terminal's cursor.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-}
-
 // quote makes a string of Graphviz's language of anything.
 func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(clean(s)) + `"`
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(facts.Clean(s)) + `"`
 }

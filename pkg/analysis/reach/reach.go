@@ -106,9 +106,6 @@ type node struct {
 	region bool
 }
 
-// step says whether a node was reached; trail knows how.
-type step struct{ ok bool }
-
 var noNode = node{m: -1}
 
 const (
@@ -122,8 +119,8 @@ type member struct {
 	link    *link.Member
 	facts   *facts.Facts
 	scope   []int32 // members in look-up order
-	funcs   []step
-	regions []step
+	funcs   []bool  // whether each was reached; trail knows how
+	regions []bool
 	taken   map[uint32][]int32 // functions whose address is held; members that hold it, outside for unknown ones
 	strs    map[uint32]bool    // indexes of strings that were reached
 	wraps   map[uint32][]param // what calls from other places pass as numbers
@@ -271,7 +268,7 @@ func (g *graph) addMembers() {
 			f = &facts.Facts{}
 		}
 		m.facts = f
-		m.funcs, m.regions, m.taken = make([]step, len(f.Funcs)), make([]step, len(f.Regions)), map[uint32][]int32{}
+		m.funcs, m.regions, m.taken = make([]bool, len(f.Funcs)), make([]bool, len(f.Regions)), map[uint32][]int32{}
 		g.index[lm] = int32(len(g.members))
 		g.members = append(g.members, m)
 		g.trail.member(len(f.Funcs), len(f.Regions))
@@ -336,8 +333,8 @@ func (g *graph) enter(n, from node, edge string, holder int32) {
 	m := g.members[n.m]
 	g.trail.edge(from, n, edge)
 	if n.region {
-		if !m.regions[n.i].ok {
-			m.regions[n.i] = step{true}
+		if !m.regions[n.i] {
+			m.regions[n.i] = true
 			g.queue = append(g.queue, n)
 		}
 		return
@@ -345,8 +342,8 @@ func (g *graph) enter(n, from node, edge string, holder int32) {
 	if holder != direct && !slices.Contains(m.taken[n.i], holder) {
 		m.taken[n.i] = append(m.taken[n.i], holder)
 	}
-	if !m.funcs[n.i].ok {
-		m.funcs[n.i] = step{true}
+	if !m.funcs[n.i] {
+		m.funcs[n.i] = true
 		g.queue = append(g.queue, n)
 	}
 }
