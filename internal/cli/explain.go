@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -109,11 +108,7 @@ func (a *app) explainCall(cmd *cobra.Command, name, call string, o explainOption
 func (a *app) explainAnalysis(cmd *cobra.Command, r *analysis.Result, call string, o explainOptions, output string) error {
 	arch, known := syscalls.ForPlatform(r.Platform)
 	if _, ok := syscalls.Number(arch, call); known && !ok {
-		text := fmt.Sprintf("%s has no system call %q", r.Platform, call)
-		if near := syscalls.Similar(arch, call); near != "" {
-			text += fmt.Sprintf(" (did you mean %q?)", near)
-		}
-		return usagef(cmd, "%s", text)
+		return usagef(cmd, "%s", syscalls.Unknown(arch, call))
 	}
 	limit := 0
 	if o.all {
@@ -125,11 +120,7 @@ func (a *app) explainAnalysis(cmd *cobra.Command, r *analysis.Result, call strin
 func (a *app) writeExplained(d *explain.Document, all bool, output string) error {
 	switch output {
 	case "json":
-		data, err := plainJSON(d)
-		if err != nil {
-			return err
-		}
-		if err := write(a.out, data); err != nil {
+		if err := writeJSON(a.out, d); err != nil {
 			return err
 		}
 	case "dot":

@@ -78,11 +78,7 @@ func newMonitors(a *app) *cobra.Command {
 				return err
 			}
 			if *output == "json" {
-				data, err := plainJSON(map[string]any{"monitors": found})
-				if err != nil {
-					return err
-				}
-				return write(a.out, data)
+				return writeJSON(a.out, map[string]any{"monitors": found})
 			}
 			return a.writeMonitors(found)
 		})

@@ -72,6 +72,15 @@ func writeProto(w io.Writer, m proto.Message) error {
 	return write(w, data)
 }
 
+// writeJSON prints a value of our own as JSON.
+func writeJSON(w io.Writer, v any) error {
+	data, err := plainJSON(v)
+	if err != nil {
+		return err
+	}
+	return write(w, data)
+}
+
 func write(w io.Writer, data []byte) error {
 	if _, err := w.Write(data); err != nil {
 		return fmt.Errorf("write output: %w", err)

@@ -26,9 +26,7 @@ var stages = []string{"image", "run", "settle", "upload", "analyse", "prove"}
 var profileFormats = []string{"auto", "summary", "oci", "docker", "json"}
 
 type profileOptions struct {
-	node       string
-	standalone bool
-	local      StandaloneOptions
+	where
 	container  string
 	namespace  string
 	env        []string
@@ -75,11 +73,7 @@ a file, it carries the profile alone (OCI and Docker read the same file).`,
   confinectl profile --standalone nginx -- nginx -g 'daemon off;'`,
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.node, "node", "", "node to run on; may be left out when one alone is connected")
-	f.BoolVar(&o.standalone, "standalone", false, "run server and agent in this process, on this machine")
-	f.StringVar(&o.local.Containerd, "containerd", "", "with --standalone: socket of containerd")
-	f.StringVar(&o.local.PluginDir, "plugin-dir", "", "with --standalone: folder of monitor plugins")
-	f.StringVar(&o.local.DataDir, "data-dir", "", "with --standalone: folder for results and facts")
+	o.where.addFlags(f)
 	f.StringVar(&o.container, "container", "", "attach to this running container instead of starting the image")
 	f.StringVar(&o.namespace, "namespace", "", "containerd namespace (default \"default\")")
 	f.StringArrayVar(&o.env, "env", nil, "KEY=VALUE added to the image's environment; repeatable")
@@ -110,8 +104,8 @@ a file, it carries the profile alone (OCI and Docker read the same file).`,
 		if err != nil {
 			return err
 		}
-		if o.standalone && a.Standalone == nil {
-			return usagef(cmd, "this build of confinectl has no --standalone")
+		if err := o.possible(cmd, a); err != nil {
+			return err
 		}
 		result, err := a.runProfile(cmd.Context(), o, req)
 		if err != nil {
@@ -137,21 +131,19 @@ func (o *profileOptions) request(cmd *cobra.Command, args []string) (*confinev1.
 		return nil, usagef(cmd, "IMAGE is missing")
 	case image != "" && o.container != "":
 		return nil, usagef(cmd, "IMAGE and --container exclude each other")
-	case o.standalone && o.node != "":
-		return nil, usagef(cmd, "--node and --standalone exclude each other")
-	case !o.standalone && o.local != (StandaloneOptions{}):
-		return nil, usagef(cmd, "--containerd, --plugin-dir and --data-dir need --standalone")
-	case o.timeout < 0 || o.quiet < 0:
+	}
+	if err := o.where.check(cmd); err != nil {
+		return nil, err
+	}
+	if o.timeout < 0 || o.quiet < 0 {
 		return nil, usagef(cmd, "--timeout and --quiet-period can't be negative")
 	}
 	command = append(o.args, command...)
 	if o.container != "" && (len(command)+len(o.env)+len(o.mounts) > 0 || o.user != "" || o.noNewPrivs) {
 		return nil, usagef(cmd, "--container attaches to what runs already: --arg, --env, --mount, --user and --no-new-privs can't change it")
 	}
-	for _, kv := range o.env {
-		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
-			return nil, usagef(cmd, "--env %q is not KEY=VALUE", kv)
-		}
+	if err := checkEnv(cmd, o.env); err != nil {
+		return nil, err
 	}
 	for _, m := range o.mounts {
 		if !validMount(m) {
@@ -258,22 +250,28 @@ func receive(ctx context.Context, client confinev1.OperatorServiceClient, req *c
 	if err != nil {
 		return nil, err
 	}
-	var result *confinev1.Result
+	return follow(stream, (*confinev1.ProfileResponse).GetResult, shown, "the server ended the run without a result")
+}
+
+// follow shows the progress that a stream tells, and returns what comes at its
+// end; without is what to say when nothing does.
+func follow[M interface{ GetProgress() *confinev1.Progress }, R any](stream interface{ Recv() (M, error) }, result func(M) *R, shown *term.Stages, without string) (*R, error) {
+	var found *R
 	for {
 		msg, err := stream.Recv()
 		switch {
-		case errors.Is(err, io.EOF) && result != nil:
-			return result, nil
+		case errors.Is(err, io.EOF) && found != nil:
+			return found, nil
 		case errors.Is(err, io.EOF):
-			return nil, errors.New("the server ended the run without a result; look at its log ('journalctl -u confine-server')")
+			return nil, errors.New(without + "; look at its log ('journalctl -u confine-server')")
 		case err != nil:
 			return nil, err
 		}
 		if p := msg.GetProgress(); p != nil {
 			shown.Update(term.Step{Stage: p.GetStage(), Done: p.GetDone(), Text: p.GetText(), Count: p.GetCount(), Total: p.GetTotal()})
 		}
-		if r := msg.GetResult(); r != nil {
-			result = r
+		if r := result(msg); r != nil {
+			found = r
 		}
 	}
 }

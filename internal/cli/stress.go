@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,18 +15,16 @@ import (
 )
 
 type stressOptions struct {
-	node       string
-	standalone bool
-	local      StandaloneOptions
-	namespace  string
-	monitor    string
-	count      uint32
-	parallel   uint32
-	env        []string
-	timeout    time.Duration
-	quiet      time.Duration
-	storm      string
-	stormTime  time.Duration
+	where
+	namespace string
+	monitor   string
+	count     uint32
+	parallel  uint32
+	env       []string
+	timeout   time.Duration
+	quiet     time.Duration
+	storm     string
+	stormTime time.Duration
 }
 
 func newStress(a *app) *cobra.Command {
@@ -53,11 +49,7 @@ differ, failed or mixed, or events were lost.`,
   confinectl stress --standalone --count 5 --storm max busybox -- sleep 1000`,
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.node, "node", "", "node to run on; may be left out when one alone is connected")
-	f.BoolVar(&o.standalone, "standalone", false, "run server and agent in this process, on this machine")
-	f.StringVar(&o.local.Containerd, "containerd", "", "with --standalone: socket of containerd")
-	f.StringVar(&o.local.PluginDir, "plugin-dir", "", "with --standalone: folder of monitor plugins")
-	f.StringVar(&o.local.DataDir, "data-dir", "", "with --standalone: folder for results and facts")
+	o.where.addFlags(f)
 	f.StringVar(&o.namespace, "namespace", "", "containerd namespace (default \"default\")")
 	f.StringVar(&o.monitor, "monitor", "", "monitor to watch with (default \"ebpf\")")
 	f.Uint32Var(&o.count, "count", 100, "how many containers")
@@ -76,8 +68,8 @@ differ, failed or mixed, or events were lost.`,
 		if err != nil {
 			return err
 		}
-		if o.standalone && a.Standalone == nil {
-			return usagef(cmd, "this build of confinectl has no --standalone")
+		if err := o.possible(cmd, a); err != nil {
+			return err
 		}
 		report, err := a.runStress(cmd.Context(), o, req)
 		if err != nil {
@@ -102,13 +94,13 @@ func (o *stressOptions) request(cmd *cobra.Command, args []string) (*confinev1.S
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case image == "":
+	if image == "" {
 		return nil, usagef(cmd, "IMAGE is missing")
-	case o.standalone && o.node != "":
-		return nil, usagef(cmd, "--node and --standalone exclude each other")
-	case !o.standalone && o.local != (StandaloneOptions{}):
-		return nil, usagef(cmd, "--containerd, --plugin-dir and --data-dir need --standalone")
+	}
+	if err := o.where.check(cmd); err != nil {
+		return nil, err
+	}
+	switch {
 	case o.count == 0 || o.parallel == 0:
 		return nil, usagef(cmd, "--count and --parallel begin at 1")
 	case o.timeout < 0 || o.quiet < 0 || o.stormTime < 0:
@@ -116,10 +108,8 @@ func (o *stressOptions) request(cmd *cobra.Command, args []string) (*confinev1.S
 	case o.stormTime > 0 && o.storm == "":
 		return nil, usagef(cmd, "--storm-time needs --storm")
 	}
-	for _, kv := range o.env {
-		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
-			return nil, usagef(cmd, "--env %q is not KEY=VALUE", kv)
-		}
+	if err := checkEnv(cmd, o.env); err != nil {
+		return nil, err
 	}
 	spec := &confinev1.StressSpec{
 		Image: image, Namespace: o.namespace, Monitor: o.monitor, Count: o.count, Parallel: o.parallel, Args: command, Env: o.env,
@@ -176,22 +166,5 @@ func receiveStress(ctx context.Context, client confinev1.OperatorServiceClient, 
 	if err != nil {
 		return nil, err
 	}
-	var report *confinev1.StressReport
-	for {
-		msg, err := stream.Recv()
-		switch {
-		case errors.Is(err, io.EOF) && report != nil:
-			return report, nil
-		case errors.Is(err, io.EOF):
-			return nil, errors.New("the server ended the test without a report; look at its log ('journalctl -u confine-server')")
-		case err != nil:
-			return nil, err
-		}
-		if p := msg.GetProgress(); p != nil {
-			shown.Update(term.Step{Stage: p.GetStage(), Done: p.GetDone(), Text: p.GetText(), Count: p.GetCount(), Total: p.GetTotal()})
-		}
-		if r := msg.GetReport(); r != nil {
-			report = r
-		}
-	}
+	return follow(stream, (*confinev1.StressResponse).GetReport, shown, "the server ended the test without a report")
 }

@@ -18,11 +18,7 @@ func (a *app) explainUnused(cmd *cobra.Command, name string, limit int, output s
 	}
 	u := explain.UnusedOf(result, kernel, limit)
 	if output == "json" {
-		data, err := plainJSON(u)
-		if err != nil {
-			return err
-		}
-		return write(a.out, data)
+		return writeJSON(a.out, u)
 	}
 	explain.UnusedText(a.out, u)
 	return nil
@@ -73,11 +69,7 @@ The table tells where the kernel was weak. It doesn't replace updates.`,
 		}
 		h := explain.HolesOf(result, kernel)
 		if *output == "json" {
-			data, err := plainJSON(h)
-			if err != nil {
-				return err
-			}
-			return write(a.out, data)
+			return writeJSON(a.out, h)
 		}
 		return explain.HolesText(a.out, h, *all)
 	}

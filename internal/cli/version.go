@@ -41,11 +41,7 @@ func newVersion(a *app) *cobra.Command {
 			}
 		}
 		if *output == "json" {
-			data, err := plainJSON(doc)
-			if err != nil {
-				return err
-			}
-			return write(a.out, data)
+			return writeJSON(a.out, doc)
 		}
 		fmt.Fprintf(a.out, "confinectl %s\n", doc.Client)
 		switch {

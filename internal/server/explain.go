@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 
@@ -55,11 +54,7 @@ func checkCall(arch syscalls.Arch, r *confinev1.Result, call string) error {
 	if slices.ContainsFunc(r.GetSyscalls(), func(c *confinev1.Syscall) bool { return c.GetName() == call }) {
 		return nil // of the 32-bit table
 	}
-	text := fmt.Sprintf("%s has no system call %q", r.GetPlatform(), clean(call, 64))
-	if near := syscalls.Similar(arch, call); near != "" {
-		text += fmt.Sprintf(" (did you mean %q?)", near)
-	}
-	return status.Error(codes.InvalidArgument, text)
+	return status.Error(codes.InvalidArgument, syscalls.Unknown(arch, clean(call, 64)))
 }
 
 // answer picks what an explanation says of one call.

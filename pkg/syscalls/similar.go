@@ -1,6 +1,19 @@
 package syscalls
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
+
+// Unknown says that a table doesn't have a name, and which one of it may be
+// meant.
+func Unknown(arch Arch, name string) string {
+	text := fmt.Sprintf("%s has no system call %q", arch.Platform(), name)
+	if near := Similar(arch, name); near != "" {
+		text += fmt.Sprintf(" (did you mean %q?)", near)
+	}
+	return text
+}
 
 // Similar returns the name of the table that is most like a name which the
 // table doesn't have, "" when none is like it.
