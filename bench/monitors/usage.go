@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 )
 
 // tick is the unit of processor time in /proc, USER_HZ.
@@ -91,7 +93,8 @@ func measure(agent int) map[string]sample {
 	stats, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range stats {
 		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
-			parents[pid] = parentOf(pid)
+			parent, _ := procfs.Parent(int32(pid))
+			parents[pid] = int(parent)
 		}
 	}
 	out := map[string]sample{"agent": of(agent)}
@@ -111,7 +114,7 @@ func measure(agent int) map[string]sample {
 
 // of reads one process.
 func of(pid int) (s sample) {
-	if fields := stat(pid); len(fields) > 12 {
+	if fields := procfs.Stat(int32(pid)); len(fields) > 12 {
 		for _, f := range fields[11:13] {
 			n, _ := strconv.ParseUint(f, 10, 64)
 			s.cpu += time.Duration(n) * tick
@@ -124,22 +127,4 @@ func of(pid int) (s sample) {
 		}
 	}
 	return s
-}
-
-func parentOf(pid int) int {
-	fields := stat(pid)
-	if len(fields) < 2 {
-		return 0
-	}
-	n, _ := strconv.Atoi(fields[1])
-	return n
-}
-
-// stat returns the fields of /proc/PID/stat from the state on.
-func stat(pid int) []string {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return nil
-	}
-	return strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -21,10 +22,10 @@ func cgroupMounts() []string { return []string{"/sys/fs/cgroup", "/sys/fs/cgroup
 func scopeOf(pid int, containerID string) *confinev1.Scope {
 	s := &confinev1.Scope{Pid: int32(pid), ContainerId: containerID}
 	s.CgroupId = cgroupID(pid)
-	if ns := namespaceInode(pid, "mnt"); ns != namespaceInode(os.Getpid(), "mnt") && ns != namespaceInode(1, "mnt") {
+	if ns := procfs.Namespace(int32(pid), "mnt"); ns != procfs.Namespace(int32(os.Getpid()), "mnt") && ns != procfs.Namespace(1, "mnt") {
 		s.MountNamespace = ns
 	}
-	if ns := namespaceInode(pid, "pid"); ns != namespaceInode(os.Getpid(), "pid") && ns != namespaceInode(1, "pid") {
+	if ns := procfs.Namespace(int32(pid), "pid"); ns != procfs.Namespace(int32(os.Getpid()), "pid") && ns != procfs.Namespace(1, "pid") {
 		s.PidNamespace = ns
 	}
 	return s
@@ -45,7 +46,8 @@ func attachScope(pid int, containerID string) *confinev1.Scope {
 // in the root.
 func cgroupID(pid int) uint64 {
 	path := cgroupOf(pid)
-	if path == "" || path == "/" || strings.Contains(path, "..") || path == cgroupOf(parentOf(pid)) {
+	parent, _ := procfs.Parent(int32(pid))
+	if path == "" || path == "/" || strings.Contains(path, "..") || path == cgroupOf(int(parent)) {
 		return 0
 	}
 	for _, mount := range cgroupMounts() {
@@ -73,13 +75,4 @@ func cgroupOf(pid int) string {
 		}
 	}
 	return ""
-}
-
-// namespaceInode returns the inode of a namespace, 0 when it cannot be read.
-func namespaceInode(pid int, kind string) uint64 {
-	var st unix.Stat_t
-	if unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/"+kind, &st) != nil {
-		return 0
-	}
-	return st.Ino
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/confinehq/confine/internal/agent/observe"
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 )
 
 // seed tells a collector what the processes of a container run and have mapped
@@ -39,8 +40,8 @@ func seed(c *observe.Collector, pid int) (processes int) {
 // is pid: its descendants, and those that share its mount namespace, such as
 // what was executed in the container from outside.
 func containerProcesses(pid int) []int {
-	mount := namespaceInode(pid, "mnt")
-	if mount == namespaceInode(1, "mnt") || mount == namespaceInode(os.Getpid(), "mnt") {
+	mount := procfs.Namespace(int32(pid), "mnt")
+	if mount == procfs.Namespace(1, "mnt") || mount == procfs.Namespace(int32(os.Getpid()), "mnt") {
 		mount = 0
 	}
 	entries, err := filepath.Glob("/proc/[0-9]*")
@@ -55,8 +56,9 @@ func containerProcesses(pid int) []int {
 		if err != nil {
 			continue
 		}
-		parents[p] = parentOf(p)
-		if mount != 0 && namespaceInode(p, "mnt") == mount {
+		parent, _ := procfs.Parent(int32(p)) // 0 when it has ended
+		parents[p] = int(parent)
+		if mount != 0 && procfs.Namespace(int32(p), "mnt") == mount {
 			in[p] = true
 		}
 	}
@@ -69,24 +71,6 @@ func containerProcesses(pid int) []int {
 		}
 	}
 	return members
-}
-
-// parentOf returns the parent of a process, 0 when it has ended.
-func parentOf(pid int) int {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	// "PID (comm) state ppid ...": comm may hold anything, parentheses too.
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(fields) < 2 {
-		return 0
-	}
-	parent, err := strconv.Atoi(fields[1])
-	if err != nil {
-		return 0
-	}
-	return parent
 }
 
 // executableMappings reads the format of /proc/PID/maps and returns the names

@@ -1,13 +1,7 @@
 package monitor
 
 import (
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
-
-	"golang.org/x/sys/unix"
-
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -19,8 +13,7 @@ const maxAncestors = 128
 // process than the scope's. Of one that has ended nothing is sure.
 func unrelated(pid int32, scope *confinev1.Scope) bool {
 	for kind, want := range map[string]uint64{"mnt": scope.GetMountNamespace(), "pid": scope.GetPidNamespace()} {
-		var st unix.Stat_t
-		if unix.Stat(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), &st) != nil || st.Ino == want {
+		if is := procfs.Namespace(pid, kind); is == 0 || is == want {
 			return false
 		}
 	}
@@ -28,7 +21,7 @@ func unrelated(pid int32, scope *confinev1.Scope) bool {
 		if pid == scope.GetPid() {
 			return false
 		}
-		parent, ok := parentOf(pid)
+		parent, ok := procfs.Parent(pid)
 		if !ok {
 			return false
 		}
@@ -38,20 +31,4 @@ func unrelated(pid int32, scope *confinev1.Scope) bool {
 		pid = parent
 	}
 	return false
-}
-
-// parentOf reads the parent out of /proc/PID/stat: the second field after the
-// name, which is in brackets and may hold anything.
-func parentOf(pid int32) (int32, bool) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, false
-	}
-	text := string(stat)
-	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(f) < 2 {
-		return 0, false
-	}
-	parent, err := strconv.ParseInt(f[1], 10, 32)
-	return int32(parent), err == nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/cilium/ebpf/rlimit"
@@ -24,15 +23,14 @@ const initPIDNamespace = 0xEFFFFFFC
 type backend struct {
 	version string
 
-	mu      sync.Mutex
-	watches map[string]*watch // by watch id
+	watches monitor.Watches[*watch]
 }
 
 func newBackend(version string) *backend {
 	// Kernels before 5.11 want a limit raised that newer ones don't have;
 	// where it fails and is needed, loading fails with a clear error.
 	_ = rlimit.RemoveMemlock()
-	return &backend{version: version, watches: make(map[string]*watch)}
+	return &backend{version: version}
 }
 
 // Describe implements monitor.Monitor: it loads the programs to find out.
@@ -76,31 +74,18 @@ func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, 
 	if err := w.seed(scope.GetPid()); err != nil {
 		return err
 	}
-	b.put(id, w)
-	defer b.put(id, nil)
+	defer b.watches.Put(id, w)()
 	sink.Ready()
 	return w.run(ctx)
 }
 
 // Snapshot implements monitor.Monitor.
 func (b *backend) Snapshot(ctx context.Context, id string) (*confinev1.SnapshotResponse, error) {
-	b.mu.Lock()
-	w := b.watches[id]
-	b.mu.Unlock()
-	if w == nil {
-		return nil, fmt.Errorf("watch %q: %w", id, monitor.ErrUnknownWatch)
+	w, err := b.watches.Get(id)
+	if err != nil {
+		return nil, err
 	}
 	return w.snapshot(ctx)
-}
-
-func (b *backend) put(id string, w *watch) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if w == nil {
-		delete(b.watches, id)
-		return
-	}
-	b.watches[id] = w
 }
 
 // checkScope says what is wrong with a scope that would select nothing.

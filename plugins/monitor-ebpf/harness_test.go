@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/confinehq/confine/pkg/monitor"
+	"github.com/confinehq/confine/pkg/monitor/monitortest"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -25,22 +25,7 @@ const limit = 2 * time.Minute
 // plugin is the binary under test, built once.
 var plugin string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "monitor-ebpf-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	plugin = filepath.Join(dir, "confine-monitor-ebpf")
-	if out, err := exec.Command("go", "build", "-o", plugin, ".").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the plugin: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(monitortest.Main(m, "ebpf", &plugin)) }
 
 // needKernel skips where the host can't run the monitor at all: no root, or a
 // kernel without BTF.
@@ -63,17 +48,7 @@ func start(t *testing.T) *monitor.Client {
 func startWith(t *testing.T, options map[string]string) *monitor.Client {
 	t.Helper()
 	needKernel(t)
-	var logs bytes.Buffer
-	c, err := monitor.Start(context.Background(), monitor.HostConfig{
-		Path:    plugin,
-		Logger:  slog.New(slog.NewTextHandler(&logs, nil)),
-		Options: options,
-	})
-	if err != nil {
-		t.Fatalf("start: %v\n%s", err, logs.String())
-	}
-	t.Cleanup(c.Close)
-	return c
+	return monitortest.Start(t, monitortest.Config{Path: plugin, Options: options})
 }
 
 // tree is a process that waits to be told to begin, like a created container.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -9,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 )
 
 // Limits of the kernel: BINPRM_BUF_SIZE bytes of a script are looked at, and
@@ -95,14 +96,5 @@ func interpreterOf(pid uint32, script string) string {
 	if err != nil && err != io.ErrUnexpectedEOF {
 		return ""
 	}
-	line, ok := bytes.CutPrefix(head[:n], []byte("#!"))
-	if !ok {
-		return ""
-	}
-	line, _, _ = bytes.Cut(line, []byte("\n"))
-	words := strings.Fields(string(line))
-	if len(words) == 0 {
-		return ""
-	}
-	return words[0]
+	return procfs.Interpreter(head[:n])
 }

@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 )
 
 // seed puts a process and its descendants in the scope. The programs are
@@ -67,24 +68,9 @@ func parentsOfAll() (map[uint32]uint32, error) {
 		if err != nil {
 			continue // it has ended
 		}
-		if parent, ok := parentIn(string(stat)); ok {
-			parents[uint32(pid)] = parent
+		if parent, ok := procfs.ParentIn(procfs.StatFields(stat)); ok {
+			parents[uint32(pid)] = uint32(parent)
 		}
 	}
 	return parents, nil
-}
-
-// parentIn reads the parent out of a line of /proc/PID/stat: the second field
-// after the name, which is in brackets and may hold anything.
-func parentIn(stat string) (uint32, bool) {
-	end := strings.LastIndexByte(stat, ')')
-	if end < 0 {
-		return 0, false
-	}
-	fields := strings.Fields(stat[end+1:])
-	if len(fields) < 2 {
-		return 0, false
-	}
-	parent, err := strconv.ParseUint(fields[1], 10, 32)
-	return uint32(parent), err == nil
 }

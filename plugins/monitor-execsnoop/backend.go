@@ -22,9 +22,10 @@ const lostTool = "execsnoop's buffer was full"
 type backend struct {
 	version string
 
-	mu      sync.Mutex
-	tool    *tool // the one that works, nil until it was looked for
-	watches map[string]*watch
+	mu   sync.Mutex
+	tool *tool // the one that works, nil until it was looked for
+
+	watches monitor.Watches[*watch]
 }
 
 // watch is one tool at work.
@@ -57,7 +58,7 @@ func (w *watch) begun(do func()) {
 }
 
 func newBackend(version string) *backend {
-	return &backend{version: version, watches: map[string]*watch{}}
+	return &backend{version: version}
 }
 
 // Describe implements monitor.Monitor: it runs the tools until one works.
@@ -141,13 +142,8 @@ func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, 
 		return err
 	}
 	defer w.stream.close()
-	b.put(id, w)
-	defer b.put(id, nil)
-	ctx, cancel := context.WithCancel(ctx)
-	var looking sync.WaitGroup
-	defer looking.Wait()
-	defer cancel()
-	looking.Go(func() { w.completer.Run(ctx) })
+	defer b.watches.Put(id, w)()
+	defer w.completer.Start(ctx)()
 	w.begin()
 	select {
 	case <-ctx.Done():
@@ -159,15 +155,13 @@ func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, 
 
 // Snapshot implements monitor.Monitor.
 func (b *backend) Snapshot(ctx context.Context, id string) (*confinev1.SnapshotResponse, error) {
-	b.mu.Lock()
-	w := b.watches[id]
-	b.mu.Unlock()
-	if w == nil {
-		return nil, fmt.Errorf("watch %q: %w", id, monitor.ErrUnknownWatch)
+	w, err := b.watches.Get(id)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
-	err := w.stream.flush(ctx)
+	err = w.stream.flush(ctx)
 	switch {
 	case errors.Is(err, errRestless):
 		w.sink.Lost(1, "execsnoop did not come to rest, so that its last events may be missing")
@@ -176,14 +170,4 @@ func (b *backend) Snapshot(ctx context.Context, id string) (*confinev1.SnapshotR
 	}
 	w.completer.Settle()
 	return &confinev1.SnapshotResponse{UnseenMappings: w.completer.Unseen(), Repeated: w.completer.Repeated()}, nil
-}
-
-func (b *backend) put(id string, w *watch) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if w == nil {
-		delete(b.watches, id)
-		return
-	}
-	b.watches[id] = w
 }

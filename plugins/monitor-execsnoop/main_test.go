@@ -1,11 +1,8 @@
 package main_test
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,22 +15,7 @@ import (
 // plugin is the binary under test, built once.
 var plugin string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "monitor-execsnoop-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	plugin = filepath.Join(dir, "confine-monitor-execsnoop")
-	if out, err := exec.Command("go", "build", "-o", plugin, ".").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the plugin: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(monitortest.Main(m, "execsnoop", &plugin)) }
 
 // need skips where the host can't run a tool at all.
 func need(t *testing.T, tool string) string {
@@ -56,13 +38,7 @@ func need(t *testing.T, tool string) string {
 // start starts the monitor with options.
 func start(t *testing.T, options map[string]string) *monitor.Client {
 	t.Helper()
-	var logs bytes.Buffer
-	c, err := monitor.Start(t.Context(), monitor.HostConfig{Path: plugin, Options: options, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
-	if err != nil {
-		t.Fatalf("start: %v\n%s", err, logs.String())
-	}
-	t.Cleanup(c.Close)
-	return c
+	return monitortest.Start(t, monitortest.Config{Path: plugin, Options: options})
 }
 
 func TestConformance(t *testing.T) {

@@ -310,13 +310,7 @@ func (s *stream) flush(ctx context.Context) error {
 
 // close ends the tool and waits for it.
 func (s *stream) close() {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-s.ended:
-	case <-time.After(2 * time.Second):
-		_ = s.cmd.Process.Kill()
-		<-s.ended
-	}
+	proc.End(s.cmd, unix.SIGTERM, s.ended, 2*time.Second)
 }
 
 // idle returns when the tool waits for events and everything that it wrote is

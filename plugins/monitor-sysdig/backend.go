@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"sync"
 
 	"github.com/confinehq/confine/pkg/monitor"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
@@ -13,8 +11,7 @@ import (
 type backend struct {
 	version string
 
-	mu      sync.Mutex
-	watches map[string]snapshotter // by watch id
+	watches monitor.Watches[snapshotter]
 }
 
 // snapshotter is a watch, live or of a trace.
@@ -23,7 +20,7 @@ type snapshotter interface {
 }
 
 func newBackend(version string) *backend {
-	return &backend{version: version, watches: map[string]snapshotter{}}
+	return &backend{version: version}
 }
 
 // Describe implements monitor.Monitor. A sysdig without a driver can still
@@ -71,21 +68,9 @@ func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, 
 
 // Snapshot implements monitor.Monitor.
 func (b *backend) Snapshot(ctx context.Context, id string) (*confinev1.SnapshotResponse, error) {
-	b.mu.Lock()
-	w := b.watches[id]
-	b.mu.Unlock()
-	if w == nil {
-		return nil, fmt.Errorf("watch %q: %w", id, monitor.ErrUnknownWatch)
+	w, err := b.watches.Get(id)
+	if err != nil {
+		return nil, err
 	}
 	return w.snapshot(ctx)
-}
-
-func (b *backend) put(id string, w snapshotter) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if w == nil {
-		delete(b.watches, id)
-		return
-	}
-	b.watches[id] = w
 }

@@ -192,13 +192,8 @@ func (b *backend) liveWatch(ctx context.Context, id string, scope *confinev1.Sco
 		return err
 	}
 	defer l.process.stop()
-	b.put(id, l)
-	defer b.put(id, nil)
-	ctx, cancel := context.WithCancel(ctx)
-	var looking sync.WaitGroup
-	defer looking.Wait()
-	defer cancel()
-	looking.Go(func() { c.Run(ctx) })
+	defer b.watches.Put(id, l)()
+	defer c.Start(ctx)()
 	l.begin(sink)
 	select {
 	case <-ctx.Done():

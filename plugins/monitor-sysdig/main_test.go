@@ -1,9 +1,6 @@
 package main_test
 
 import (
-	"bytes"
-	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,22 +14,7 @@ import (
 // plugin is the binary under test, built once.
 var plugin string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "monitor-sysdig-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	plugin = filepath.Join(dir, "confine-monitor-sysdig")
-	if out, err := exec.Command("go", "build", "-o", plugin, ".").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the plugin: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(monitortest.Main(m, "sysdig", &plugin)) }
 
 // needSysdig skips where sysdig isn't installed.
 func needSysdig(t *testing.T) {
@@ -58,13 +40,7 @@ func capture(t *testing.T) string {
 // start starts the monitor with options.
 func start(t *testing.T, options map[string]string) *monitor.Client {
 	t.Helper()
-	var logs bytes.Buffer
-	c, err := monitor.Start(t.Context(), monitor.HostConfig{Path: plugin, Options: options, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
-	if err != nil {
-		t.Fatalf("start: %v\n%s", err, logs.String())
-	}
-	t.Cleanup(c.Close)
-	return c
+	return monitortest.Start(t, monitortest.Config{Path: plugin, Options: options})
 }
 
 // replay watches a trace in the root of a process and returns what is told.

@@ -147,8 +147,7 @@ func (b *backend) replayWatch(ctx context.Context, id string, scope *confinev1.S
 		want: c.GetContainer(), root: root, sink: sink, done: make(chan struct{}), over: make(chan struct{}), calls: newCalls(),
 		late: map[string]bool{}, programs: map[int32]string{}, asked: map[string]string{},
 	}
-	b.put(id, r)
-	defer b.put(id, nil)
+	defer b.watches.Put(id, r)()
 	defer close(r.over)
 	sink.Ready()
 	p, err := t.run(ctx, replayArgs(c.GetPath()), r.line)

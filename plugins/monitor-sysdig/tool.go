@@ -137,13 +137,7 @@ func (t *tail) Write(b []byte) (int, error) {
 
 // stop ends it, so that it tells its statistics, and waits.
 func (p *process) stop() {
-	_ = p.cmd.Process.Signal(unix.SIGINT)
-	select {
-	case <-p.ended:
-	case <-time.After(5 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.ended
-	}
+	proc.End(p.cmd, unix.SIGINT, p.ended, 5*time.Second)
 }
 
 // said is what it complained about, one line; valid after ended.

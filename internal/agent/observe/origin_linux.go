@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 )
 
 // origins tells processes of a container from those that entered it from
@@ -33,8 +33,8 @@ type member struct {
 
 func newOrigins(first int32) *origins {
 	o := &origins{first: first, known: map[int32]member{}}
-	o.host = pidSpace(int32(os.Getpid())) // agents run in the host's
-	if s := pidSpace(first); s != o.host {
+	o.host = procfs.Namespace(int32(os.Getpid()), "pid") // agents run in the host's
+	if s := procfs.Namespace(first, "pid"); s != o.host {
 		o.space = s
 	}
 	return o
@@ -91,7 +91,7 @@ func (o *origins) find(pid, parent int32, boot uint64) int32 {
 		if m, ok := o.recall(parent); ok {
 			return m.root
 		}
-		switch pidSpace(parent) {
+		switch procfs.Namespace(parent, "pid") {
 		case 0:
 			// It is gone, and its child has another parent now or is gone, too.
 			again := parentOf(at)
@@ -126,7 +126,7 @@ func startedAfter(pid int32, boot uint64) bool {
 
 // startOf returns when a process began, in ticks since boot, 0 when it is gone.
 func startOf(pid int32) uint64 {
-	fields := statOf(pid)
+	fields := procfs.Stat(pid)
 	if len(fields) < 20 {
 		return 0
 	}
@@ -135,15 +135,6 @@ func startOf(pid int32) uint64 {
 		return 0
 	}
 	return n
-}
-
-// pidSpace returns the inode of a process's PID namespace, 0 when it is gone.
-func pidSpace(pid int32) uint64 {
-	var st unix.Stat_t
-	if pid <= 0 || unix.Stat("/proc/"+strconv.Itoa(int(pid))+"/ns/pid", &st) != nil {
-		return 0
-	}
-	return st.Ino
 }
 
 // firstOfSpace reports whether a process is number 1 in its PID namespace; it
@@ -164,23 +155,6 @@ func firstOfSpace(pid int32) bool {
 
 // parentOf returns the parent of a process, 0 when it is gone.
 func parentOf(pid int32) int32 {
-	fields := statOf(pid)
-	if len(fields) < 2 {
-		return 0
-	}
-	parent, err := strconv.ParseInt(fields[1], 10, 32)
-	if err != nil {
-		return 0
-	}
-	return int32(parent)
-}
-
-// statOf returns the fields of /proc/PID/stat from the state on: "PID (comm)
-// state ppid ...", where comm may hold anything, parentheses too.
-func statOf(pid int32) []string {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/stat")
-	if err != nil {
-		return nil
-	}
-	return strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	parent, _ := procfs.Parent(pid)
+	return parent
 }

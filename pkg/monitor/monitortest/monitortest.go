@@ -104,12 +104,17 @@ func (s *suite) cases() []test {
 	}
 }
 
-// start starts the monitor as an agent does.
 func (s *suite) start(t *testing.T) *monitor.Client {
+	t.Helper()
+	return Start(t, s.cfg)
+}
+
+// Start starts a monitor as an agent does, until the end of the test.
+func Start(t *testing.T, cfg Config) *monitor.Client {
 	t.Helper()
 	var logs bytes.Buffer
 	c, err := monitor.Start(t.Context(), monitor.HostConfig{
-		Path: s.cfg.Path, Env: s.cfg.Env, Options: s.cfg.Options,
+		Path: cfg.Path, Env: cfg.Env, Options: cfg.Options,
 		Logger: slog.New(slog.NewTextHandler(&logs, nil)),
 	})
 	if err != nil {

@@ -5,8 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -224,7 +225,7 @@ func (c *Completer) running(x Execution, p *Process, image File) {
 		e.Path = image.Path
 		e.Filename = asked.Path
 	default:
-		between, interpreter, last, err := c.rootOf(p).chain(asked)
+		between, interpreter, last, err := c.root.chain(asked)
 		e.Filename = asked.Path
 		switch {
 		case err == nil && interpreter == "" && asked.IsELF():
@@ -247,9 +248,6 @@ func (r *Root) chain(f Found) ([]string, string, Found, error) {
 	}
 	return r.Chain(f)
 }
-
-// rootOf is the root in which names of a process are looked up.
-func (c *Completer) rootOf(*Process) *Root { return c.root }
 
 // asked finds the file that an execution named; p may be nil.
 func (c *Completer) asked(x Execution, p *Process) (Found, error) {
@@ -440,7 +438,7 @@ func (c *Completer) reportEnded(e *confinev1.Exec) {
 
 func (c *Completer) deliver(e *confinev1.Exec) {
 	c.mu.Lock()
-	c.reported[fileKey{e.Path, e.File.GetInode(), e.File.GetDevice()}] = true
+	c.reported[keyOf(File{e.Path, e.File})] = true
 	c.delivered = true
 	c.mu.Unlock()
 	e.Filename, e.Interpreter = valid(e.Filename), valid(e.Interpreter)
@@ -503,6 +501,18 @@ func (c *Completer) membership(pid int32) (in, known bool) {
 		return false, false
 	}
 	return m.in, true
+}
+
+// Start begins to Run; stop ends that, and returns when nothing is looked at
+// any more.
+func (c *Completer) Start(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	looking.Go(func() { c.Run(ctx) })
+	return func() {
+		cancel()
+		looking.Wait()
+	}
 }
 
 // Run looks at processes again when their time has come, and at all of them
@@ -609,12 +619,7 @@ func (c *Completer) readMaps(p *Process, program string) (news bool) {
 func (c *Completer) Unseen() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	names := make([]string, 0, len(c.unseen))
-	for n := range c.unseen {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return names
+	return slices.Sorted(maps.Keys(c.unseen))
 }
 
 // Settle decides what is still open: executions that were told of before they

@@ -18,18 +18,14 @@ const deletedMark = " (deleted)"
 // parseMaps returns the files of executable mappings in the format of
 // /proc/PID/maps, each once. root is the process's root as the reader sees it.
 func parseMaps(text, root string) []File {
-	type key struct {
-		path          string
-		inode, device uint64
-	}
 	var out []File
-	seen := map[key]bool{}
+	seen := map[fileKey]bool{}
 	for line := range strings.Lines(text) {
 		f, ok := parseMap(line)
 		if !ok {
 			continue
 		}
-		k := key{f.Path, f.ID.GetInode(), f.ID.GetDevice()}
+		k := keyOf(f)
 		if seen[k] {
 			continue
 		}

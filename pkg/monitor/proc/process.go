@@ -8,7 +8,6 @@
 package proc
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -123,8 +123,7 @@ func (p *Process) stat() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	// "PID (comm) state ppid ...": comm may hold anything, brackets too.
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	fields := procfs.StatFields(b)
 	if len(fields) < 20 {
 		return nil, fmt.Errorf("read /proc/%d/stat: it has %d fields", p.PID, len(fields))
 	}

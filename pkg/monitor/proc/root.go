@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -72,16 +73,7 @@ func (f Found) IsELF() bool { return bytes.HasPrefix(f.head, []byte("\x7fELF")) 
 
 // Interpreter is what the "#!" line of a script names, "" for other files.
 func (f Found) Interpreter() string {
-	line, ok := bytes.CutPrefix(f.head, []byte("#!"))
-	if !ok {
-		return ""
-	}
-	line, _, _ = bytes.Cut(line, []byte("\n"))
-	words := strings.Fields(string(line))
-	if len(words) == 0 {
-		return ""
-	}
-	return words[0]
+	return procfs.Interpreter(f.head)
 }
 
 // Resolve finds a regular file by a name relative to a working folder.
