@@ -145,7 +145,7 @@ func (r *run) replay(ctx context.Context, client *monitor.Client, image *runner.
 	seen.snapshot = snap
 	r.finish(seen, w, root)
 	absentFromImage(seen, image.Name)
-	gaps(seen, w.collector)
+	gaps(seen)
 	files, programs := w.collector.Counts()
 	r.progress("run", true, files, 0, "%s: %d files, %d programs", describeCaptured(chosen), files, programs)
 	if programs == 0 {
@@ -190,10 +190,14 @@ func absentFromImage(seen *observed, image string) {
 }
 
 // gaps says of what was lost where it was lost.
-func gaps(seen *observed, c *observe.Collector) {
+func gaps(seen *observed) {
+	var reasons []string
+	for _, l := range seen.snapshot.GetLosses()[:min(len(seen.snapshot.GetLosses()), maxLossReasons)] {
+		reasons = append(reasons, l.GetReason())
+	}
 	for _, i := range seen.incomplete {
 		if i.GetKind() == "lost-events" {
-			i.Detail = fmt.Sprintf("the trace has %d gaps (%s): record it again", seen.snapshot.GetLost(), strings.Join(c.LossReasons(), ", "))
+			i.Detail = fmt.Sprintf("the trace has %d gaps (%s): record it again", seen.snapshot.GetLost(), strings.Join(reasons, ", "))
 		}
 	}
 }

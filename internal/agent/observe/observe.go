@@ -11,7 +11,6 @@ import (
 	"math"
 	"os"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,7 +33,6 @@ const (
 	// of processes, and of what is missing.
 	maxKnown     = 4 * maxFiles
 	maxProcesses = 1 << 16
-	maxReasons   = 32
 	maxDenied    = 1 << 14
 	maxMissing   = 1000
 )
@@ -69,7 +67,6 @@ type Collector struct {
 	denied  []*Denied
 	counts  map[deniedKey]uint32
 	lost    uint64
-	reasons []string
 	missing []*confinev1.Incomplete
 	full    bool
 	lastNew time.Time
@@ -182,9 +179,6 @@ func (c *Collector) Handle(ev *confinev1.WatchResponse) {
 	case *confinev1.WatchResponse_Lost:
 		c.mu.Lock()
 		c.lost += e.Lost.GetCount()
-		if len(c.reasons) < maxReasons && !slices.Contains(c.reasons, e.Lost.GetReason()) {
-			c.reasons = append(c.reasons, e.Lost.GetReason())
-		}
 		c.mu.Unlock()
 	case *confinev1.WatchResponse_Denied:
 		c.refused(e.Denied)
@@ -221,13 +215,6 @@ func (c *Collector) Lost() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lost
-}
-
-// LossReasons returns why events were lost, as the monitor says.
-func (c *Collector) LossReasons() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.reasons)
 }
 
 func (c *Collector) exec(e *confinev1.Exec) {
