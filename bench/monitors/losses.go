@@ -23,10 +23,9 @@ const patience = 2 * time.Minute
 
 // outcome is what became of the executions of one storm.
 type outcome struct {
+	storm.Comparison
 	// rate is executions a second that were reached.
-	rate               float64
-	made, seen, missed uint64
-	duplicated, extra  uint64
+	rate float64
 	// admitted is what the monitor says it lost, executions and others.
 	admitted uint64
 }
@@ -78,7 +77,7 @@ func stormAll(ctx context.Context, plugins, name string, rates []string, length 
 		if err != nil {
 			return fmt.Errorf("at %s executions a second: %w", rate, err)
 		}
-		fmt.Printf("%-10s %8s %10.0f %9d %9d %9d %9d %9d\n", name, rate, o.rate, o.made, o.missed, o.admitted, o.duplicated, o.extra)
+		fmt.Printf("%-10s %8s %10.0f %9d %9d %9d %9d %9d\n", name, rate, o.rate, o.Made, o.Missed, o.admitted, o.Duplicated, o.Extra)
 	}
 	return nil
 }
@@ -139,18 +138,7 @@ func stormOne(ctx context.Context, client *monitor.Client, plan storm.Plan) (*ou
 
 // compare holds what was seen against what was executed.
 func compare(truth *storm.Truth, seen map[string]uint64, snap *confinev1.SnapshotResponse) *outcome {
-	o := &outcome{made: truth.Total(), admitted: snap.GetLost()}
-	o.rate = float64(o.made) / truth.Time.Seconds()
-	for path, want := range truth.Executed {
-		got := seen[path]
-		o.seen += min(got, want)
-		o.missed += want - min(got, want)
-		o.duplicated += got - min(got, want)
-	}
-	for path, n := range seen {
-		if truth.Executed[path] == 0 {
-			o.extra += n
-		}
-	}
+	o := &outcome{Comparison: storm.Compare(truth.Executed, seen, nil), admitted: snap.GetLost()}
+	o.rate = float64(o.Made) / truth.Time.Seconds()
 	return o
 }

@@ -38,7 +38,7 @@ func TestLosses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.made < 5000 || o.seen != o.made || o.missed+o.duplicated+o.extra+o.admitted > 0 {
+	if o.Made < 5000 || o.Seen != o.Made || o.Missed+o.Duplicated+o.Extra+o.admitted > 0 {
 		t.Errorf("%+v, want each execution once", o)
 	}
 }

@@ -87,10 +87,7 @@ func (r *run) replayCapture(ctx context.Context) error {
 	if err != nil {
 		return fault.Stage("run", err)
 	}
-	r.mu.Lock()
-	r.image, r.root, r.first = image, root, seen
-	r.mu.Unlock()
-	r.say(&confinev1.ConnectRequest{Message: &confinev1.ConnectRequest_Observation{Observation: r.observation(image, seen)}})
+	r.tell(image, root, seen)
 	return nil
 }
 
@@ -160,17 +157,12 @@ func (r *run) replay(ctx context.Context, client *monitor.Client, image *runner.
 
 // watchTrace is watchScope for a trace.
 func (r *run) watchTrace(ctx context.Context, client *monitor.Client, scope *confinev1.Scope, root *heldRoot) (*watched, error) {
-	w := &watched{collector: observe.New(ctx, root.Dir, root, observe.Options{Recorded: true}), drained: make(chan struct{})}
-	var err error
-	if w.watch, err = client.Watch(context.WithoutCancel(ctx), scope); err != nil {
+	w := &watched{collector: observe.New(ctx, root.Dir, root, observe.Options{Recorded: true})}
+	watch, err := client.Watch(context.WithoutCancel(ctx), scope)
+	if err != nil {
 		return nil, fault.New(codes.FailedPrecondition, "replay the trace: %w", err)
 	}
-	go func() {
-		defer close(w.drained)
-		for ev := range w.watch.Events() {
-			w.collector.Handle(ev)
-		}
-	}()
+	w.tap = newTap(watch, w.collector.Handle)
 	return w, nil
 }
 

@@ -202,11 +202,16 @@ func (r *run) observeImage(ctx context.Context) error {
 	if err != nil {
 		return fault.Stage("run", err)
 	}
+	r.tell(image, root, seen)
+	return nil
+}
+
+// tell keeps the observation of an image and sends it to the server.
+func (r *run) tell(image *runner.Image, root *heldRoot, seen *observed) {
 	r.mu.Lock()
 	r.image, r.root, r.first = image, root, seen
 	r.mu.Unlock()
 	r.say(&confinev1.ConnectRequest{Message: &confinev1.ConnectRequest_Observation{Observation: r.observation(image, seen)}})
-	return nil
 }
 
 func monitorDiedTwice(died *errMonitorDied) error {

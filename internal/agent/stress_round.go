@@ -12,7 +12,6 @@ import (
 	"github.com/confinehq/confine/internal/agent/netns"
 	"github.com/confinehq/confine/internal/agent/runner"
 	"github.com/confinehq/confine/internal/agent/settle"
-	"github.com/confinehq/confine/pkg/monitor"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -44,23 +43,15 @@ func (s *stressTest) round(ctx context.Context, index uint32) (_ *confinev1.Stre
 		return nil, fmt.Errorf("watch the container: %w", err)
 	}
 	seen := newTally(storms.token())
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		for ev := range watch.Events() {
-			seen.handle(ev)
-		}
-	}()
+	events := newTap(watch, seen.handle)
 	said := &confinev1.StressRound{Index: index, Container: c.ID}
-	if err := s.play(ctx, c, watch, storms, seen, said); err != nil {
-		watch.Cancel()
-		<-drained
+	if err := s.play(ctx, c, events, storms, seen, said); err != nil {
+		events.abandon()
 		return nil, err
 	}
-	snap, err := stopWatch(ctx, watch)
-	<-drained
+	snap, err := events.stop(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the last events: %w", err)
 	}
 	seen.fill(said, snap, s.comparesMappings())
 	said.Storm = storms.check(seen)
@@ -80,16 +71,6 @@ func stressScope(c *runner.Container) *confinev1.Scope {
 	return scope
 }
 
-func stopWatch(ctx context.Context, w *monitor.Watch) (*confinev1.SnapshotResponse, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-	defer cancel()
-	snap, err := w.Stop(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the last events: %w", err)
-	}
-	return snap, nil
-}
-
 // discard removes the round's container, whatever became of it.
 func (s *stressTest) discard(ctx context.Context, c *runner.Container) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
@@ -101,16 +82,10 @@ func (s *stressTest) discard(ctx context.Context, c *runner.Container) error {
 
 // play starts the container and the storms, lets it settle and them end, and
 // stops it. The storm on the node begins first.
-func (s *stressTest) play(ctx context.Context, c *runner.Container, watch *monitor.Watch, storms *storms, seen *tally, said *confinev1.StressRound) error {
+func (s *stressTest) play(ctx context.Context, c *runner.Container, events tap, storms *storms, seen *tally, said *confinev1.StressRound) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go func() {
-		select {
-		case <-watch.Done():
-			cancel(&errMonitorDied{watch.Err()})
-		case <-ctx.Done():
-		}
-	}()
+	go events.died(ctx, cancel)
 	if err := storms.onNode(ctx); err != nil {
 		return cause(ctx, err)
 	}
@@ -132,7 +107,7 @@ func (s *stressTest) play(ctx context.Context, c *runner.Container, watch *monit
 	if err := <-inside; err != nil {
 		return cause(ctx, err)
 	}
-	if err := storms.nodeEnds(ctx); err != nil {
+	if err := storms.nodeEnds(); err != nil {
 		return cause(ctx, err)
 	}
 	if outcome.Kind != settle.Exited {

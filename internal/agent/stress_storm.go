@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -143,7 +142,7 @@ func (s *storms) onNode(ctx context.Context) error {
 }
 
 // nodeEnds waits for the storm on the node.
-func (s *storms) nodeEnds(context.Context) error {
+func (s *storms) nodeEnds() error {
 	if s.command == nil {
 		return nil
 	}
@@ -244,36 +243,27 @@ func (b *bounded) Write(p []byte) (int, error) {
 func (t *tally) compare(made map[string]uint64) *confinev1.StormCheck {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var sum, seen, missed, duplicated, extra uint64
 	var examples []string
-	example := func(format, file string, n uint64) {
+	c := storm.Compare(made, t.storm, func(file string, made, seen uint64) {
 		if len(examples) < maxExamples {
-			examples = append(examples, fmt.Sprintf(format, n, shortPath(file)))
+			examples = append(examples, difference(file, made, seen))
 		}
-	}
-	for _, file := range sortedKeys(made) {
-		want, got := made[file], t.storm[file]
-		sum += want
-		seen += min(want, got)
-		if got < want {
-			missed += want - got
-			example("missed %d of %s", file, want-got)
-		}
-		if got > want {
-			duplicated += got - want
-			example("%d too many of %s", file, got-want)
-		}
-	}
-	for _, file := range sortedKeys(t.storm) {
-		if made[file] == 0 {
-			extra += t.storm[file]
-			example("%d of %s, which was not executed", file, t.storm[file])
-		}
-	}
+	})
 	return &confinev1.StormCheck{
-		Made: saturate(sum), Seen: saturate(seen), Missed: saturate(missed), Duplicated: saturate(duplicated), Extra: saturate(extra),
+		Made: saturate(c.Made), Seen: saturate(c.Seen), Missed: saturate(c.Missed), Duplicated: saturate(c.Duplicated), Extra: saturate(c.Extra),
 		Examples: examples,
 	}
+}
+
+// difference says how often a file was seen too seldom or too often.
+func difference(file string, made, seen uint64) string {
+	switch file = shortPath(file); {
+	case made == 0:
+		return fmt.Sprintf("%d of %s, which was not executed", seen, file)
+	case seen < made:
+		return fmt.Sprintf("missed %d of %s", made-seen, file)
+	}
+	return fmt.Sprintf("%d too many of %s", seen-made, file)
 }
 
 // maxExamples is how many differences of a storm are named.
@@ -285,15 +275,6 @@ func shortPath(p string) string {
 		return "…/" + filepath.Base(p)
 	}
 	return p
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 func saturate(n uint64) uint32 { return uint32(min(n, 1<<32-1)) }

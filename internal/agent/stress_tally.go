@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -108,11 +110,11 @@ func (t *tally) add(set map[string]bool, file string) {
 func (t *tally) fill(r *confinev1.StressRound, snap *confinev1.SnapshotResponse, mappings bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r.Executed = sortedKeys(t.executed)
+	r.Executed = slices.Sorted(maps.Keys(t.executed))
 	if mappings {
-		r.Mapped = sortedKeys(t.mapped)
+		r.Mapped = slices.Sorted(maps.Keys(t.mapped))
 	}
-	r.Foreign = sortedKeys(t.foreign)
+	r.Foreign = slices.Sorted(maps.Keys(t.foreign))
 	r.Executions = saturate(t.executions)
 	r.Events = saturate(snap.GetEvents())
 	losses, lost := t.losses, uint64(0)
@@ -122,7 +124,7 @@ func (t *tally) fill(r *confinev1.StressRound, snap *confinev1.SnapshotResponse,
 			losses[l.GetReason()] += l.GetCount()
 		}
 	}
-	for _, reason := range sortedKeys(losses) {
+	for _, reason := range slices.Sorted(maps.Keys(losses)) {
 		lost += losses[reason]
 		r.Losses = append(r.Losses, &confinev1.Loss{Reason: reason, Count: saturate(losses[reason])})
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/confinehq/confine/internal/agent/observe"
 	"github.com/confinehq/confine/internal/agent/runner"
 	"github.com/confinehq/confine/internal/agent/settle"
-	"github.com/confinehq/confine/pkg/monitor"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -70,14 +69,12 @@ type observed struct {
 
 // watched is a watch with its collector.
 type watched struct {
-	watch *monitor.Watch
+	tap
 	// looks is true for a monitor that sees mappings by looking now and then.
 	looks bool
 	// limits is what it can't see.
 	limits    []string
 	collector *observe.Collector
-	// drained is closed when every event has been taken.
-	drained chan struct{}
 }
 
 // watchScope begins to watch; everything that happens in the scope afterwards
@@ -87,33 +84,25 @@ func (r *run) watchScope(ctx context.Context, monitor string, scope *confinev1.S
 	if err != nil {
 		return nil, err
 	}
-	w := &watched{drained: make(chan struct{}), looks: client.can.GetMissesShortMappings(), limits: client.limits}
+	w := &watched{looks: client.can.GetMissesShortMappings(), limits: client.limits}
 	w.collector = observe.New(ctx, root.Dir, root, observe.Options{
 		First: scope.GetPid(), Everybody: r.spec.GetIncludeExec(), KernelTime: client.can.GetKernelTime(),
 	})
 	// The watch outlives ctx: it is stopped in order.
-	w.watch, err = client.Watch(context.WithoutCancel(ctx), scope)
+	watch, err := client.Watch(context.WithoutCancel(ctx), scope)
 	if err != nil {
 		if client.Err() != nil {
 			return nil, &errMonitorDied{err}
 		}
 		return nil, fault.New(codes.FailedPrecondition, "watch the container: %w", err)
 	}
-	go func() {
-		defer close(w.drained)
-		for ev := range w.watch.Events() {
-			w.collector.Handle(ev)
-		}
-	}()
+	w.tap = newTap(watch, w.collector.Handle)
 	return w, nil
 }
 
 // stop takes the last events and returns the final counters.
 func (w *watched) stop(ctx context.Context) (*confinev1.SnapshotResponse, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-	defer cancel()
-	snap, err := w.watch.Stop(ctx)
-	<-w.drained
+	snap, err := w.tap.stop(ctx)
 	if err != nil {
 		return nil, &errMonitorDied{err}
 	}
@@ -129,18 +118,8 @@ func (w *watched) look(ctx context.Context) {
 
 // abandon ends a watch whose result nobody wants.
 func (w *watched) abandon() {
-	w.watch.Cancel()
-	<-w.drained
+	w.tap.abandon()
 	w.collector.Finish()
-}
-
-// died cancels when the monitor goes away before ctx ends.
-func (w *watched) died(ctx context.Context, cancel context.CancelCauseFunc) {
-	select {
-	case <-w.watch.Done():
-		cancel(&errMonitorDied{w.watch.Err()})
-	case <-ctx.Done():
-	}
 }
 
 // watchImage runs a container of the image from before its first instruction
