@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/confinehq/confine/bench/box"
 	"github.com/confinehq/confine/pkg/monitor"
 )
 
@@ -133,18 +134,18 @@ func (m *meter) one(ctx context.Context, way int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer b.close()
+	defer b.Close()
 	if way == 0 {
-		return b.run()
+		return run(b)
 	}
 	watched := b
 	if way == 2 {
 		if watched, err = newBox(m.loop, 0); err != nil {
 			return 0, err
 		}
-		defer watched.close()
+		defer watched.Close()
 	}
-	scope := watched.scope()
+	scope := watched.Scope()
 	scope.EveryEvent = m.every
 	w, err := m.client.Watch(ctx, scope)
 	if err != nil {
@@ -157,7 +158,7 @@ func (m *meter) one(ctx context.Context, way int) (float64, error) {
 		}
 	}()
 	before := processTime(m.client.PID())
-	used, err := b.run()
+	used, err := run(b)
 	if err != nil {
 		return 0, err
 	}
@@ -182,8 +183,8 @@ func (m *meter) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer b.close()
-	w, err := m.client.Watch(ctx, b.scope())
+	defer b.Close()
+	w, err := m.client.Watch(ctx, b.Scope())
 	if err != nil {
 		return err
 	}
@@ -192,7 +193,7 @@ func (m *meter) idle(ctx context.Context) error {
 	before := processTime(m.client.PID())
 	time.Sleep(span)
 	m.result.IdleMicros = (processTime(m.client.PID()) - before).Seconds() * 1e6 / span.Seconds()
-	m.result.RSS = residentKiB(m.client.PID())
+	m.result.RSS = box.ResidentKiB(m.client.PID())
 	return nil
 }
 

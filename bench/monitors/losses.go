@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -13,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/confinehq/confine/bench/box"
 	"github.com/confinehq/confine/internal/storm"
 	"github.com/confinehq/confine/pkg/monitor"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
@@ -95,12 +98,22 @@ func stormOne(ctx context.Context, client *monitor.Client, plan storm.Plan) (*ou
 	if err := plan.Prepare(plan.Dir); err != nil {
 		return nil, err
 	}
-	b, err := newBox(plan.Args())
+	argv := plan.Args()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = []string{}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	b, err := box.Start(cmd)
 	if err != nil {
 		return nil, err
 	}
-	defer b.close()
-	w, err := client.Watch(ctx, b.scope())
+	defer b.Close()
+	if b.Group == "" {
+		return nil, errors.New("no control groups of version 2 are mounted")
+	}
+	scope := b.Scope()
+	scope.EveryEvent = true
+	w, err := client.Watch(ctx, scope)
 	if err != nil {
 		return nil, err
 	}
@@ -115,11 +128,10 @@ func stormOne(ctx context.Context, client *monitor.Client, plan storm.Plan) (*ou
 	})
 	defer read.Wait()
 	defer w.Cancel()
-	out, err := b.run()
-	if err != nil {
+	if _, err := b.Run(); err != nil {
 		return nil, err
 	}
-	truth, err := plan.ReadTruth(out)
+	truth, err := plan.ReadTruth(&out)
 	if err != nil {
 		return nil, err
 	}

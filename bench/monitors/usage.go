@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/confinehq/confine/bench/box"
 	"github.com/confinehq/confine/pkg/monitor/procfs"
 )
 
@@ -120,11 +121,6 @@ func of(pid int) (s sample) {
 			s.cpu += time.Duration(n) * tick
 		}
 	}
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			s.rss, _ = strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
-		}
-	}
+	s.rss = box.ResidentKiB(pid)
 	return s
 }
