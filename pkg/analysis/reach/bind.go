@@ -70,6 +70,33 @@ func (g *graph) bind(mi int32, imp uint32) []target {
 	return out
 }
 
+// resolvers enters the resolvers of indirect functions (STT_GNU_IFUNC) that
+// imports of new members bind to: the loader runs them when it binds, whether or
+// not anything calls the function then.
+func (g *graph) resolvers(from int32) {
+	for _, m := range g.members[from:] {
+		for k := range m.facts.Exports {
+			if m.facts.Exports[k].IFunc {
+				g.indirectNames[m.facts.Exports[k].Name] = true
+			}
+		}
+	}
+	for i := from; i < int32(len(g.members)); i++ {
+		m := g.members[i]
+		for k := range m.facts.Imports {
+			if !g.indirectNames[m.facts.Imports[k].Name] {
+				continue
+			}
+			for _, t := range g.bind(i, uint32(k)) {
+				if t.fun {
+					g.members[t.n.m].rooted[t.n.i] = true
+				}
+				g.enter(t.n, g.cause, "init", direct)
+			}
+		}
+	}
+}
+
 // defines reports whether a member exports a name with a prefix.
 func (g *graph) defines(prefix string) bool {
 	for _, m := range g.members {

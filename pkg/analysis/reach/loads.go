@@ -31,6 +31,9 @@ func (g *graph) str(n node, s uint32) {
 	for _, i := range g.bySuffix[text] {
 		g.export(i.m, i.k, at)
 	}
+	if m.link == g.linker.Interp {
+		g.loaderLooksUp(text, g.members)
+	}
 	if strings.HasSuffix(text, ".so") || strings.Contains(text, ".so.") {
 		g.loads = append(g.loads, name)
 	}
@@ -227,6 +230,19 @@ func (g *graph) export(i int32, k int, from node) {
 	}
 	if e.Region > 0 {
 		g.enter(node{m: i, i: e.Region - 1, region: true}, from, "export", direct)
+	}
+}
+
+// loaderLooksUp enters what the loader may look up in some members by a name
+// that its code refers to, by means of its own: __libc_early_init, with which
+// glibc's begins each library of C, or the allocator that it changes over to.
+func (g *graph) loaderLooksUp(name string, in []*member) {
+	g.loaderNames[name] = true
+	for _, m := range in {
+		i := g.index[m.link]
+		for _, k := range link.LookupAny(m.facts, name) {
+			g.export(i, k, g.trail.textNode(name))
+		}
 	}
 }
 

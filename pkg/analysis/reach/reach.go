@@ -169,14 +169,18 @@ type graph struct {
 	// when their name, or what of it is looked up, is reached as a string;
 	// key: that string.
 	bySuffix map[string][]exportID
-	opened   []int32          // libraries that were loaded by name
-	anyName  bool             // a computed name is looked up: all their exports count
-	loads    []Name           // libraries named by what is reachable, to be loaded
-	loaded   map[string]bool  // key: name
-	anywhere bool             // a computed name is looked up in all objects
-	watched  map[string][]use // key: name of a function that services ask for
-	converts bool             // a file is opened with a character set
-	err      error
+	opened   []int32         // libraries that were loaded by name
+	anyName  bool            // a computed name is looked up: all their exports count
+	loads    []Name          // libraries named by what is reachable, to be loaded
+	loaded   map[string]bool // key: name
+	// loaderNames are the texts that the loader's code refers to.
+	loaderNames map[string]bool
+	// indirectNames are the exported functions that a resolver chooses.
+	indirectNames map[string]bool
+	anywhere      bool             // a computed name is looked up in all objects
+	watched       map[string][]use // key: name of a function that services ask for
+	converts      bool             // a file is opened with a character set
+	err           error
 }
 
 // Options of Run.
@@ -198,10 +202,10 @@ type Options struct {
 func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	g := &graph{
 		linker: l, index: map[*link.Member]int32{}, seen: map[string]bool{}, ctx: ctx, paths: map[string]bool{}, loaded: map[string]bool{},
-		bySuffix: map[string][]exportID{},
-		watched:  map[string][]use{},
-		res:      &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}, Configured: Configured{}},
-		trail:    newTrail(), cause: noNode,
+		bySuffix: map[string][]exportID{}, loaderNames: map[string]bool{}, indirectNames: map[string]bool{},
+		watched: map[string][]use{},
+		res:     &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}, Configured: Configured{}},
+		trail:   newTrail(), cause: noNode,
 	}
 	for _, name := range o.Watch {
 		g.watched[name] = nil
@@ -288,6 +292,10 @@ func (g *graph) addMembers() {
 	}
 	for i := from; i < int32(len(g.members)); i++ {
 		g.roots(i)
+	}
+	g.resolvers(from)
+	for _, name := range slices.Sorted(maps.Keys(g.loaderNames)) {
+		g.loaderLooksUp(name, g.members[from:])
 	}
 }
 
