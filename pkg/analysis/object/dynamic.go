@@ -16,10 +16,11 @@ const (
 	RRelative  // the load base plus the addend
 	RIRelative // what the function at the load base plus the addend returns
 	RTLS       // what describes a thread-local variable
+	RPC        // a distance to a symbol from where it lies
 )
 
 // relocKind returns the kind of a machine's relocation type (psABI x86-64 table
-// 4.9; ELF for the Arm 64-bit Architecture, "Dynamic relocations").
+// 4.9; psABI i386 table 4.9; ELF for the Arm 64-bit Architecture, "Dynamic relocations").
 func relocKind(m elf.Machine, t uint32) uint32 {
 	switch m {
 	case elf.EM_X86_64:
@@ -37,6 +38,25 @@ func relocKind(m elf.Machine, t uint32) uint32 {
 		case elf.R_X86_64_IRELATIVE:
 			return RIRelative
 		case elf.R_X86_64_DTPMOD64, elf.R_X86_64_TLSDESC:
+			return RTLS
+		}
+	case elf.EM_386:
+		switch elf.R_386(t) {
+		case elf.R_386_32:
+			return R64
+		case elf.R_386_PC32:
+			return RPC
+		case elf.R_386_COPY:
+			return RCopy
+		case elf.R_386_GLOB_DAT:
+			return RGlobDat
+		case elf.R_386_JMP_SLOT:
+			return RJumpSlot
+		case elf.R_386_RELATIVE:
+			return RRelative
+		case elf.R_386_IRELATIVE:
+			return RIRelative
+		case elf.R_386_TLS_DTPMOD32, elf.R_386_TLS_DESC, elf.R_386_TLS_TPOFF, elf.R_386_TLS_TPOFF32, elf.R_386_TLS_DTPOFF32:
 			return RTLS
 		}
 	case elf.EM_AARCH64:
@@ -87,7 +107,7 @@ func (f *File) dynamic() {
 	f.Flags1 = f.dyn[elf.DT_FLAGS_1]
 	if addr, ok := f.dyn[elf.DT_SYMTAB]; ok {
 		n := f.symbolCount(addr)
-		if tab := f.Bytes(addr, n*24); tab != nil {
+		if tab := f.Bytes(addr, n*f.words.symbol); tab != nil {
 			f.DynSyms = f.symbols(tab, strtab)
 			f.versions(strtab)
 		} else if n > 0 {
@@ -139,7 +159,7 @@ func (f *File) symbolCount(symtab uint64) uint64 {
 	}
 	if n == 0 {
 		if s := f.dyn[elf.DT_STRTAB]; s > symtab {
-			n = (s - symtab) / 24
+			n = (s - symtab) / f.words.symbol
 		}
 	}
 	return min(n, MaxSymbols)
@@ -151,7 +171,7 @@ func (f *File) gnuHashCount(addr uint64) uint64 {
 		return 0
 	}
 	nb, symoff, bloom := uint64(le.Uint32(h)), uint64(le.Uint32(h[4:])), uint64(le.Uint32(h[8:]))
-	bucketAddr := addr + 16 + bloom*8
+	bucketAddr := addr + 16 + bloom*f.words.word
 	buckets := f.Bytes(bucketAddr, nb*4)
 	if buckets == nil {
 		return 0
@@ -174,20 +194,40 @@ func (f *File) gnuHashCount(addr uint64) uint64 {
 	return last
 }
 
-func (f *File) relaTables() [][]byte {
-	var out [][]byte
-	if b := f.Bytes(f.dyn[elf.DT_RELA], f.dyn[elf.DT_RELASZ]); b != nil {
-		out = append(out, b)
+// relTable is a table of relocations: rel says that the addends are where they
+// are applied.
+type relTable struct {
+	data []byte
+	rel  bool
+}
+
+// entry is the size of an entry of the table.
+func (t *relTable) entry(l *layout) int {
+	if t.rel {
+		return int(2 * l.word)
 	}
-	if b := f.Bytes(f.dyn[elf.DT_JMPREL], f.dyn[elf.DT_PLTRELSZ]); b != nil && f.dyn[elf.DT_PLTREL] != uint64(elf.DT_REL) {
-		out = append(out, b)
+	return int(3 * l.word)
+}
+
+func (f *File) relTables() []relTable {
+	var out []relTable
+	add := func(addr, size uint64, rel bool) {
+		if b := f.Bytes(addr, size); b != nil && (!rel || f.words.word == 4) {
+			out = append(out, relTable{b, rel})
+		}
 	}
+	add(f.dyn[elf.DT_RELA], f.dyn[elf.DT_RELASZ], false)
+	add(f.dyn[elf.DT_REL], f.dyn[elf.DT_RELSZ], true)
+	add(f.dyn[elf.DT_JMPREL], f.dyn[elf.DT_PLTRELSZ], f.dyn[elf.DT_PLTREL] == uint64(elf.DT_REL))
 	if !f.HasDynamic {
 		// Static programs relocate themselves (IRELATIVE) between
 		// __rela_iplt_start and __rela_iplt_end, which is this section.
 		for _, s := range f.Sections {
-			if s.Name == ".rela.plt" || s.Name == ".rela.iplt" || s.Name == ".rela.dyn" {
-				out = append(out, f.Bytes(s.Addr, s.Size))
+			switch s.Name {
+			case ".rela.plt", ".rela.iplt", ".rela.dyn":
+				add(s.Addr, s.Size, false)
+			case ".rel.plt", ".rel.iplt", ".rel.dyn":
+				add(s.Addr, s.Size, true)
 			}
 		}
 	}
@@ -196,19 +236,30 @@ func (f *File) relaTables() [][]byte {
 
 func (f *File) maxRelocSym() uint64 {
 	m := uint64(0)
-	for _, b := range f.relaTables() {
-		for ; len(b) >= 24; b = b[24:] {
-			m = max(m, le.Uint64(b[8:])>>32)
+	l := f.words
+	for _, t := range f.relTables() {
+		for b := t.data; len(b) >= t.entry(l); b = b[t.entry(l):] {
+			m = max(m, l.at(b, l.word)>>l.symShift)
 		}
 	}
 	return m
 }
 
 func (f *File) relocations() {
-	for _, b := range f.relaTables() {
-		for ; len(b) >= 24; b = b[24:] {
-			info := le.Uint64(b[8:])
-			r := Reloc{Addr: le.Uint64(b), Addend: le.Uint64(b[16:]), Type: relocKind(f.Machine, uint32(info)), Sym: int32(info >> 32)}
+	l := f.words
+	for _, t := range f.relTables() {
+		for b := t.data; len(b) >= t.entry(l); b = b[t.entry(l):] {
+			info := l.at(b, l.word)
+			typ := uint32(info)
+			if l.word == 4 {
+				typ &= 0xff
+			}
+			r := Reloc{Addr: l.at(b, 0), Type: relocKind(f.Machine, typ), Sym: int32(info >> l.symShift)}
+			if t.rel {
+				r.Addend = f.addendAt(&r)
+			} else {
+				r.Addend = l.at(b, 2*l.word)
+			}
 			if r.Sym == 0 {
 				r.Sym = -1
 			}
@@ -223,32 +274,46 @@ func (f *File) relocations() {
 	sort.SliceStable(f.Relocs, func(i, j int) bool { return f.Relocs[i].Addr < f.Relocs[j].Addr })
 }
 
+// addendAt is the addend that lies where a relocation is applied. A slot that
+// gets a symbol's address has none, whatever lies there (psABI i386, table 4.9:
+// GLOB_DAT and JMP_SLOT are the symbol alone).
+func (f *File) addendAt(r *Reloc) uint64 {
+	switch r.Type {
+	case R64, RRelative, RIRelative, RPC:
+		v, _ := f.Word(r.Addr)
+		return v
+	}
+	return 0
+}
+
 // relr unpacks DT_RELR (gABI "Relative relocation table"): an even word is an
-// address, an odd one a bitmap of the 63 words that follow.
+// address, an odd one a bitmap of the words that follow, one less than a word
+// has bits.
 func (f *File) relr() {
 	b := f.Bytes(f.dyn[dtRelr], f.dyn[dtRelrSz])
 	if f.dyn[dtRelr] == 0 {
 		return
 	}
+	word := f.words.word
 	add := func(addr uint64) {
-		if v, ok := f.U64(addr); ok && len(f.Relocs) < len(f.Data)/8+1 {
+		if v, ok := f.Word(addr); ok && len(f.Relocs) < len(f.Data)/int(word)+1 {
 			f.Relocs = append(f.Relocs, Reloc{Addr: addr, Addend: v, Sym: -1, Type: RRelative})
 		}
 	}
 	where := uint64(0)
-	for ; len(b) >= 8; b = b[8:] {
-		e := le.Uint64(b)
+	for ; uint64(len(b)) >= word; b = b[word:] {
+		e := f.words.at(b, 0)
 		if e&1 == 0 {
 			add(e)
-			where = e + 8
+			where = e + word
 			continue
 		}
-		for i := uint64(0); i < 63; i++ {
+		for i := uint64(0); i < 8*word-1; i++ {
 			if e>>(i+1)&1 != 0 {
-				add(where + i*8)
+				add(where + i*word)
 			}
 		}
-		where += 63 * 8
+		where += (8*word - 1) * word
 	}
 }
 

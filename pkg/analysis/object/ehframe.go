@@ -28,7 +28,7 @@ func (f *File) ehFrame() {
 		b := f.Bytes(hdr, 4)
 		if b != nil && b[0] == 1 {
 			if v, _, ok := f.encoded(b[1], hdr+4, hdr); ok {
-				start = v
+				start = f.words.cut(v)
 			}
 		}
 	}
@@ -81,6 +81,7 @@ func (f *File) ehFrame() {
 			}
 			if enc != ehOmit {
 				if pc, at, ok := f.encoded(enc, body+4, 0); ok {
+					pc = f.words.cut(pc)
 					if n, _, ok := f.encoded(enc&0x0f, at, 0); ok && n > 0 && pc+n > pc && f.InExec(pc) {
 						f.FDEs = append(f.FDEs, FDE{pc, pc + n})
 					}
@@ -195,7 +196,13 @@ func (f *File) encoded(enc byte, p, data uint64) (uint64, uint64, bool) {
 	at := p
 	var v uint64
 	switch enc & 0x0f {
-	case ehAbsPtr, ehUData8, ehSData8:
+	case ehAbsPtr:
+		var ok bool
+		if v, ok = f.Word(p); !ok {
+			return 0, p, false
+		}
+		p += f.words.word
+	case ehUData8, ehSData8:
 		b := f.Bytes(p, 8)
 		if b == nil {
 			return 0, p, false

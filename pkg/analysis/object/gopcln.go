@@ -26,7 +26,7 @@ func (f *File) goTable() {
 		for i := 0; i+8 <= len(b); i += 16 {
 			m := le.Uint32(b[i:])
 			if (m == GoMagic120 || m == GoMagic118 || m == GoMagic116 || m == GoMagic12) &&
-				b[i+4] == 0 && b[i+5] == 0 && b[i+6] == 1 && b[i+7] == 8 {
+				b[i+4] == 0 && b[i+5] == 0 && b[i+6] == 1 && uint64(b[i+7]) == f.words.word {
 				f.GoPCLN = [2]uint64{s.Addr + uint64(i), s.Size - uint64(i)}
 				return
 			}

@@ -113,7 +113,8 @@ type File struct {
 	// Warnings lists tables that could not be read in full.
 	Warnings []string
 
-	dyn map[elf.DynTag]uint64
+	dyn   map[elf.DynTag]uint64
+	words *layout
 }
 
 var le = binary.LittleEndian
@@ -142,14 +143,15 @@ func Parse(data []byte) (*File, error) {
 	if f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN {
 		return nil, fmt.Errorf("%w: type %v is neither a program nor a shared object", ErrUnsupported, f.Type)
 	}
-	if f.Class == elf.ELFCLASS32 {
-		// Enough to say what it is; 32-bit code isn't analysed.
+	f.words = f.layout()
+	if f.Class == elf.ELFCLASS32 && f.Machine != elf.EM_386 {
+		// Enough to say what it is; no other 32-bit code is analysed.
 		return f, nil
 	}
-	if f.Class != elf.ELFCLASS64 || len(data) < 64 {
+	if f.Class != elf.ELFCLASS32 && f.Class != elf.ELFCLASS64 || uint64(len(data)) < f.words.header {
 		return nil, fmt.Errorf("%w: class %v", ErrUnsupported, f.Class)
 	}
-	f.Entry = le.Uint64(data[24:])
+	f.Entry = f.words.at(data, 24)
 	f.IsPIE = f.Type == elf.ET_DYN
 	if err := f.programHeaders(); err != nil {
 		return nil, err
@@ -171,10 +173,11 @@ func (f *File) warn(format string, args ...any) {
 }
 
 func (f *File) programHeaders() error {
-	off := le.Uint64(f.Data[32:])
-	size := uint64(le.Uint16(f.Data[54:]))
-	num := uint64(le.Uint16(f.Data[56:]))
-	if num == 0 || size < 56 || off > uint64(len(f.Data)) || off+size*num > uint64(len(f.Data)) {
+	l := f.words
+	off := l.at(f.Data, l.phoff)
+	size := uint64(le.Uint16(f.Data[l.phsize:]))
+	num := uint64(le.Uint16(f.Data[l.phnum:]))
+	if num == 0 || size < l.segment || off > uint64(len(f.Data)) || off+size*num > uint64(len(f.Data)) {
 		return fmt.Errorf("%w: program headers lie outside of the file", ErrMalformed)
 	}
 	if num > maxHeaders {
@@ -184,10 +187,10 @@ func (f *File) programHeaders() error {
 	for i := range num {
 		p := f.Data[off+i*size:]
 		typ := elf.ProgType(le.Uint32(p))
-		flags := elf.ProgFlag(le.Uint32(p[4:]))
-		poff, vaddr := le.Uint64(p[8:]), le.Uint64(p[16:])
-		filesz, memsz := le.Uint64(p[32:]), le.Uint64(p[40:])
-		if vaddr+memsz < vaddr || memsz > 1<<40 {
+		flags := elf.ProgFlag(le.Uint32(p[l.pflags:]))
+		poff, vaddr := l.at(p, l.poffset), l.at(p, l.pvaddr)
+		filesz, memsz := l.at(p, l.pfilesz), l.at(p, l.pmemsz)
+		if l.cut(vaddr+memsz) < vaddr || memsz > 1<<40 {
 			return fmt.Errorf("%w: segment %d wraps around", ErrMalformed, i)
 		}
 		if poff > uint64(len(f.Data)) || filesz > uint64(len(f.Data))-poff {
@@ -225,9 +228,9 @@ func (f *File) programHeaders() error {
 	if err := f.checkSegments(); err != nil {
 		return err
 	}
-	for ; dynSize >= 16; dynOff, dynSize = dynOff+16, dynSize-16 {
-		tag := elf.DynTag(int64(le.Uint64(f.Data[dynOff:])))
-		val := le.Uint64(f.Data[dynOff+8:])
+	for ; dynSize >= 2*l.word; dynOff, dynSize = dynOff+2*l.word, dynSize-2*l.word {
+		tag := elf.DynTag(int64(l.at(f.Data, dynOff)))
+		val := l.at(f.Data, dynOff+l.word)
 		if tag == elf.DT_NULL {
 			break
 		}
@@ -339,16 +342,17 @@ func (f *File) SectionAt(addr uint64) int {
 }
 
 func (f *File) sectionHeaders() {
-	off := le.Uint64(f.Data[40:])
-	size := uint64(le.Uint16(f.Data[58:]))
-	num := uint64(le.Uint16(f.Data[60:]))
-	stridx := uint64(le.Uint16(f.Data[62:]))
-	if off == 0 || num == 0 || size < 64 || off > uint64(len(f.Data)) || off+size*num > uint64(len(f.Data)) {
+	l := f.words
+	off := l.at(f.Data, l.shoff)
+	size := uint64(le.Uint16(f.Data[l.shsize:]))
+	num := uint64(le.Uint16(f.Data[l.shnum:]))
+	stridx := uint64(le.Uint16(f.Data[l.shstr:]))
+	if off == 0 || num == 0 || size < l.section || off > uint64(len(f.Data)) || off+size*num > uint64(len(f.Data)) {
 		return
 	}
 	hdr := func(i uint64) []byte { return f.Data[off+i*size:] }
 	content := func(h []byte) []byte {
-		o, n := le.Uint64(h[24:]), le.Uint64(h[32:])
+		o, n := l.at(h, l.soffset), l.at(h, l.ssize)
 		if o > uint64(len(f.Data)) || n > uint64(len(f.Data))-o {
 			return nil
 		}
@@ -364,8 +368,8 @@ func (f *File) sectionHeaders() {
 	for i := range num {
 		h := hdr(i)
 		typ := elf.SectionType(le.Uint32(h[4:]))
-		flags := elf.SectionFlag(le.Uint64(h[8:]))
-		s := Section{Name: cstr(names, uint64(le.Uint32(h))), Addr: le.Uint64(h[16:]), Size: le.Uint64(h[32:])}
+		flags := elf.SectionFlag(l.at(h, 8))
+		s := Section{Name: cstr(names, uint64(le.Uint32(h))), Addr: l.at(h, l.saddr), Size: l.at(h, l.ssize)}
 		if left -= len(s.Name); left < 0 {
 			f.Symtab = nil
 			return // names that overlap: nobody's headers
@@ -373,7 +377,7 @@ func (f *File) sectionHeaders() {
 		switch typ {
 		case elf.SHT_SYMTAB:
 			// The gABI allows one such table.
-			if link := uint64(le.Uint32(h[40:])); link < num && f.Symtab == nil {
+			if link := uint64(le.Uint32(h[l.slink:])); link < num && f.Symtab == nil {
 				f.Symtab = f.symbols(content(h), content(hdr(link)))
 			}
 		}
@@ -443,7 +447,8 @@ func cstr(b []byte, off uint64) string {
 }
 
 func (f *File) symbols(tab, str []byte) []Symbol {
-	n := len(tab) / 24
+	l := f.words
+	n := len(tab) / int(l.symbol)
 	if n > MaxSymbols {
 		f.warn("symbol table cut at %d entries", MaxSymbols)
 		n = MaxSymbols
@@ -452,14 +457,14 @@ func (f *File) symbols(tab, str []byte) []Symbol {
 	// Names may overlap; those of real tables hardly do.
 	names := 4*len(f.Data) + 1<<16
 	for i := range out {
-		e := tab[i*24:]
+		e := tab[i*int(l.symbol):]
 		if names < 0 {
 			f.warn("symbol table cut at %d entries, whose names are longer than the file", i)
 			return out[:i]
 		}
 		out[i] = Symbol{
-			Name: cstr(str, uint64(le.Uint32(e))), Addr: le.Uint64(e[8:]), Size: le.Uint64(e[16:]),
-			Type: elf.ST_TYPE(e[4]), Bind: elf.ST_BIND(e[4]), Defined: le.Uint16(e[6:]) != 0,
+			Name: cstr(str, uint64(le.Uint32(e))), Addr: l.at(e, l.stvalue), Size: l.at(e, l.stsize),
+			Type: elf.ST_TYPE(e[l.stinfo]), Bind: elf.ST_BIND(e[l.stinfo]), Defined: le.Uint16(e[l.stshndx:]) != 0,
 		}
 		names -= len(out[i].Name)
 	}

@@ -80,6 +80,7 @@ const (
 	fF6 // group 3: immediate only for /0 and /1
 	fF7
 	fEnter // imm16, imm8
+	fFar   // a segment behind the address, in 32-bit code
 )
 
 func oneByteFlags(op uint8) uint16 {

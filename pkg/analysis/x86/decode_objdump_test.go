@@ -11,13 +11,32 @@ import (
 )
 
 // TestLengthsAgainstObjdump decodes the whole text of real libraries and wants
-// objdump's instruction boundaries.
+// objdump's instruction boundaries. More files: CONFINE_DECODE_FILES.
 func TestLengthsAgainstObjdump(t *testing.T) {
+	compareLengths(t, elf.EM_X86_64, Decode, "/lib/x86_64-linux-gnu/libc.so.6")
+}
+
+// TestLengths32AgainstObjdump is the same for 32-bit code.
+func TestLengths32AgainstObjdump(t *testing.T) {
+	for _, dir := range []string{"/usr/i686-linux-gnu/lib", "/lib/i386-linux-gnu", "/lib32"} {
+		if _, err := os.Stat(dir + "/libc.so.6"); err == nil {
+			compareLengths(t, elf.EM_386, Decode32, dir+"/libc.so.6")
+			return
+		}
+	}
+	if os.Getenv("CONFINE_REQUIRE_ALL") != "" {
+		t.Fatal("no 32-bit C library is installed (libc6-i386-cross), and nothing may be left out")
+	}
+	t.Skip("no 32-bit C library is installed (libc6-i386-cross)")
+}
+
+func compareLengths(t *testing.T, machine elf.Machine, decode func([]byte, *Inst) int, libc string) {
+	t.Helper()
 	objdump, err := exec.LookPath("objdump")
 	if err != nil {
 		t.Skip("objdump is not installed (binutils)")
 	}
-	files := []string{"/lib/x86_64-linux-gnu/libc.so.6"}
+	files := []string{libc}
 	if extra := os.Getenv("CONFINE_DECODE_FILES"); extra != "" {
 		files = append(files, strings.Fields(extra)...)
 	}
@@ -25,6 +44,10 @@ func TestLengthsAgainstObjdump(t *testing.T) {
 		f, err := elf.Open(name)
 		if err != nil {
 			t.Skipf("open %s: %v", name, err)
+		}
+		if f.Machine != machine {
+			f.Close()
+			continue
 		}
 		sec := f.Section(".text")
 		text, err := sec.Data()
@@ -65,7 +88,7 @@ func TestLengthsAgainstObjdump(t *testing.T) {
 				continue
 			}
 			var inst Inst
-			n := Decode(text[addrs[i]-base:], &inst)
+			n := decode(text[addrs[i]-base:], &inst)
 			want := int(addrs[i+1] - addrs[i])
 			// objdump prints some prefixes as instructions of their own, and joins
 			// fwait (9b) with the x87 instruction behind it.
