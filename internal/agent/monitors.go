@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc/codes"
 
 	"github.com/confinehq/confine/internal/agent/fault"
@@ -30,6 +32,8 @@ type MonitorConfig struct {
 	Limits       monitor.Limits
 	// Options of the backend, by name.
 	Options map[string]string
+	// AnswerTime bounds each of its answers; 20 seconds when it is 0.
+	AnswerTime time.Duration
 }
 
 // monitors keeps one process per monitor plugin and starts it again when it
@@ -39,8 +43,17 @@ type monitors struct {
 	config map[string]MonitorConfig // by name
 	log    *slog.Logger
 
-	mu      sync.Mutex
-	clients map[string]*running // by name
+	mu    sync.Mutex
+	slots map[string]*slot // by name
+
+	describing singleflight.Group // of one key
+}
+
+// slot is the place of one monitor: starting it, or waiting for one that hangs,
+// keeps no other from its work.
+type slot struct {
+	mu     sync.Mutex
+	client *running // nil when it doesn't run
 }
 
 // running is a plugin that works on this node.
@@ -52,7 +65,7 @@ type running struct {
 }
 
 func newMonitors(dir string, config map[string]MonitorConfig, log *slog.Logger) *monitors {
-	return &monitors{dir: dir, config: config, log: log, clients: map[string]*running{}}
+	return &monitors{dir: dir, config: config, log: log, slots: map[string]*slot{}}
 }
 
 // installed lists the monitors of this node, sorted by name.
@@ -96,7 +109,7 @@ func (m *monitors) find(name string) (monitor.Plugin, error) {
 func (m *monitors) start(ctx context.Context, p monitor.Plugin) (*monitor.Client, error) {
 	c := m.config[p.Name]
 	return monitor.Start(ctx, monitor.HostConfig{
-		Path: p.Path, SHA256: c.SHA256, Capabilities: c.Capabilities, Limits: c.Limits, Options: c.Options,
+		Path: p.Path, SHA256: c.SHA256, Capabilities: c.Capabilities, Limits: c.Limits, Options: c.Options, AnswerTime: c.AnswerTime,
 		Logger: m.log.With("monitor", p.Name),
 	})
 }
@@ -119,38 +132,59 @@ func (m *monitors) get(ctx context.Context, name string) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	name = plugin.Name
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if c := m.clients[name]; c != nil {
+	s := m.slot(plugin.Name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.client; c != nil {
 		select {
 		case <-c.Done():
-			m.log.Warn("monitor ended, starting it again", "monitor", name, "error", c.Err())
+			m.log.Warn("monitor ended, starting it again", "monitor", plugin.Name, "error", c.Err())
 			c.Close()
-			delete(m.clients, name)
+			s.client = nil
 		default:
 			return c, nil
 		}
 	}
-	c, err := m.start(ctx, plugin)
+	s.client, err = m.begin(ctx, plugin)
+	return s.client, err
+}
+
+func (m *monitors) slot(name string) *slot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.slots[name]
+	if s == nil {
+		s = &slot{}
+		m.slots[name] = s
+	}
+	return s
+}
+
+// begin starts a plugin that can work on this node.
+func (m *monitors) begin(ctx context.Context, p monitor.Plugin) (*running, error) {
+	c, err := m.start(ctx, p)
 	if err != nil {
-		return nil, fault.New(codes.FailedPrecondition, "monitor %s does not start: %w", name, err)
+		return nil, fault.New(codes.FailedPrecondition, "monitor %s does not start: %w", p.Name, startProblem(err))
 	}
 	about, err := c.Describe(ctx)
 	if err != nil {
 		c.Close()
-		return nil, fault.New(codes.FailedPrecondition, "monitor %s cannot work on this node: %w", name, err)
+		return nil, fault.New(codes.FailedPrecondition, "monitor %s cannot work on this node: %w", p.Name, describeProblem(c.Name(), err))
 	}
-	m.clients[name] = &running{Client: c, can: about.GetCapabilities(), limits: about.GetLimits()}
-	return m.clients[name], nil
+	return &running{Client: c, can: about.GetCapabilities(), limits: about.GetLimits()}, nil
 }
 
+// close ends all of them. Nobody may begin another one any more.
 func (m *monitors) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for name, c := range m.clients {
-		c.Close()
-		delete(m.clients, name)
+	for _, s := range m.slots {
+		s.mu.Lock()
+		if s.client != nil {
+			s.client.Close()
+			s.client = nil
+		}
+		s.mu.Unlock()
 	}
 }
 

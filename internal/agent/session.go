@@ -60,6 +60,7 @@ func (a *Agent) connect(ctx context.Context, client confinev1.AgentServiceClient
 // serve speaks over one stream until it breaks. It reports whether the server
 // had welcomed the agent.
 func (a *Agent) serve(ctx context.Context, client confinev1.AgentServiceClient, g *errgroup.Group) (welcomed bool, err error) {
+	whole := ctx // what isn't over with the stream
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := client.Connect(ctx)
@@ -90,6 +91,10 @@ func (a *Agent) serve(ctx context.Context, client confinev1.AgentServiceClient, 
 		if w := m.GetWelcome(); w != nil {
 			welcomed = true
 			a.log.Info("connected", "server", w.GetServerVersion())
+		}
+		if d := m.GetDescribeMonitors(); d != nil {
+			a.describeMonitors(whole, m.GetRunId(), d, g)
+			continue
 		}
 		a.command(ctx, m, client, g)
 	}
@@ -143,7 +148,7 @@ func (a *Agent) hello(ctx context.Context) *confinev1.Hello {
 	for _, p := range plugins {
 		node.Monitors = append(node.Monitors, p.Name)
 	}
-	h := &confinev1.Hello{Node: node, Session: a.session}
+	h := &confinev1.Hello{Node: node, Session: a.session, Commands: commands()}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for id := range a.runs {
@@ -151,6 +156,16 @@ func (a *Agent) hello(ctx context.Context) *confinev1.Hello {
 	}
 	slices.Sort(h.RunIds)
 	return h
+}
+
+// commands lists what this agent knows to do, as the contract names it.
+func commands() []string {
+	var names []string
+	fields := (&confinev1.ConnectResponse{}).ProtoReflect().Descriptor().Oneofs().ByName("message").Fields()
+	for i := range fields.Len() {
+		names = append(names, string(fields.Get(i).Name()))
+	}
+	return names
 }
 
 // command carries out what the server says. It must not block: everything

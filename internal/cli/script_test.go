@@ -162,6 +162,32 @@ func (s *fakeServer) ListNodes(context.Context, *confinev1.ListNodesRequest) (*c
 	}}, nil
 }
 
+// DescribeMonitors knows a node with monitors of all kinds, one whose agent is
+// too old, and one that is away.
+func (s *fakeServer) DescribeMonitors(_ context.Context, req *confinev1.DescribeMonitorsRequest) (*confinev1.DescribeMonitorsResponse, error) {
+	bounds := &confinev1.MonitorBounds{Memory: 1 << 30, Files: 4096, Processes: 256, CpuWeight: 100}
+	all := map[string]*confinev1.NodeMonitors{
+		"n1": {Node: "n1", Connected: true, Monitors: []*confinev1.MonitorStatus{
+			{Name: "bad", Path: "/opt/bad", Problem: "it hung: no handshake within 20s, and was killed", Pinned: true, Bounds: &confinev1.MonitorBounds{Memory: 1_000_000, Files: 10, Processes: 5, CpuWeight: 50}, Options: []string{"how"}},
+			{
+				Name: "ebpf", Path: "/p/confine-monitor-ebpf", Default: true, Works: true, Version: "1.2 (abc)", Bounds: bounds, Contract: 2, Sha256: "0123",
+				Sees:  &confinev1.Capabilities{Exec: true, ExecMapping: true, RecordedSyscalls: true, DeniedSyscalls: true},
+				Needs: []string{"CAP_BPF", "CAP_PERFMON"}, Gets: []string{"CAP_BPF"}, Mechanisms: []string{"ring buffer"},
+			},
+			{Name: "sysdig", Path: "/p/confine-monitor-sysdig", Works: true, Version: "1.2", Bounds: bounds, Sha256: "4567", Sees: &confinev1.Capabilities{Replay: true}, Limits: []string{"it can't watch what runs: no driver"}},
+		}},
+		"n2": {Node: "n2", Connected: true, Problem: "the agent on node n2 is too old for this", Installed: []string{"ebpf"}},
+		"n3": {Node: "n3", Problem: "node n3 is not connected", Installed: []string{"ebpf"}},
+	}
+	if req.GetNode() == "" {
+		return &confinev1.DescribeMonitorsResponse{Nodes: []*confinev1.NodeMonitors{all["n1"], all["n2"], all["n3"]}}, nil
+	}
+	if all[req.GetNode()] == nil {
+		return nil, status.Errorf(codes.NotFound, "node %q is unknown; connected: n1, n2", req.GetNode())
+	}
+	return &confinev1.DescribeMonitorsResponse{Nodes: []*confinev1.NodeMonitors{all[req.GetNode()]}}, nil
+}
+
 func (s *fakeServer) ListProfiles(_ context.Context, req *confinev1.ListProfilesRequest) (*confinev1.ListProfilesResponse, error) {
 	if req.GetImage() == "none" {
 		return &confinev1.ListProfilesResponse{}, nil

@@ -16,6 +16,11 @@ type where struct {
 
 func (w *where) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&w.node, "node", "", "node to run on; may be left out when one alone is connected")
+	w.addLocalFlags(f)
+}
+
+// addLocalFlags adds the flags of --standalone.
+func (w *where) addLocalFlags(f *pflag.FlagSet) {
 	f.BoolVar(&w.standalone, "standalone", false, "run server and agent in this process, on this machine")
 	f.StringVar(&w.local.Containerd, "containerd", "", "with --standalone: socket of containerd")
 	f.StringVar(&w.local.PluginDir, "plugin-dir", "", "with --standalone: folder of monitor plugins")

@@ -52,7 +52,7 @@ func newAgent(t *testing.T, conn grpc.ClientConnInterface, name, root string) *s
 	t.Cleanup(func() { dir.Close() })
 	return &scriptedAgent{
 		t: t, client: confinev1.NewAgentServiceClient(conn), dir: dir,
-		hello: &confinev1.Hello{Session: "s1", Node: &confinev1.Hello_Node{Name: name, Platform: "linux/amd64", Monitors: []string{"ebpf"}}},
+		hello: &confinev1.Hello{Session: "s1", Commands: []string{"start_stress", "describe_monitors"}, Node: &confinev1.Hello_Node{Name: name, Platform: "linux/amd64", Monitors: []string{"ebpf"}}},
 	}
 }
 

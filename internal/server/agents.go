@@ -33,6 +33,7 @@ type node struct {
 	// handled is the highest sequence number of the session that was handled.
 	handled uint64
 	link    *link           // nil while the node is away
+	knows   []string        // commands, as the agent names them
 	runs    map[string]*run // by id
 	timer   *time.Timer     // runs while the node is away
 }
@@ -65,7 +66,7 @@ func (a *agents) attach(hello *confinev1.Hello) (*node, *link, error) {
 	if n.link != nil {
 		n.link.close(status.Error(codes.Aborted, "the agent has opened another stream"))
 	}
-	n.link = newLink(n.handled)
+	n.link, n.knows = newLink(n.handled), hello.GetCommands()
 	a.catchUp(n, hello.GetRunIds())
 	return n, n.link, nil
 }
@@ -151,6 +152,15 @@ func (a *agents) begin(name string, r *run) (ok bool) {
 	n.runs[r.id] = r
 	r.node = n
 	return true
+}
+
+// knows reports whether the agent of a node knows a command. It is true for a
+// node that isn't connected.
+func (a *agents) knows(name, command string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.nodes[name]
+	return n == nil || n.link == nil || slices.Contains(n.knows, command)
 }
 
 // end forgets a run.

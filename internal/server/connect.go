@@ -99,7 +99,7 @@ func checkHello(who caller, hello *confinev1.Hello) error {
 		return status.Error(codes.InvalidArgument, pki.CheckName(name).Error())
 	case !who.local && who.Name != name:
 		return status.Errorf(codes.PermissionDenied, "the certificate is one of node %s, and the agent calls itself %s", who.Name, clean(name, 64))
-	case len(hello.GetSession()) > 64 || len(hello.GetRunIds()) > 1000:
+	case len(hello.GetSession()) > 64 || len(hello.GetRunIds()) > 1000 || len(hello.GetCommands()) > 1000:
 		return status.Error(codes.InvalidArgument, "Hello is too large")
 	}
 	return nil

@@ -98,15 +98,20 @@ func (s *Server) newRun(ctx context.Context, node string, spec *confinev1.RunSpe
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	return r, s.begin(ctx, node, r)
+	return r, s.begin(ctx, node, r, "")
 }
 
-// begin finds the node and gives it the run.
-func (s *Server) begin(ctx context.Context, node string, r *run) error {
+// begin finds the node and gives it the run. command is the one that it has to
+// know, "" for those that all agents know.
+func (s *Server) begin(ctx context.Context, node string, r *run, command string) error {
 	name, err := s.chooseNode(ctx, node)
 	if err != nil {
 		r.fail(context.Canceled)
 		return err
+	}
+	if command != "" && !s.agents.knows(name, command) {
+		r.fail(context.Canceled)
+		return tooOld(name)
 	}
 	if err := r.holdCapture(); err != nil {
 		r.fail(err)

@@ -36,6 +36,8 @@ func answers(m *confinev1.ConnectRequest) string {
 		return v.LookupReply.GetRequestId()
 	case *confinev1.ConnectRequest_UploadReply:
 		return v.UploadReply.GetRequestId()
+	case *confinev1.ConnectRequest_MonitorsReply:
+		return v.MonitorsReply.GetRequestId()
 	case *confinev1.ConnectRequest_Proof:
 		return keyProve
 	case *confinev1.ConnectRequest_Progress:
@@ -163,6 +165,8 @@ func (r *run) deliver(m *confinev1.ConnectRequest) {
 		r.reply(v.LookupReply.GetRequestId(), m)
 	case *confinev1.ConnectRequest_UploadReply:
 		r.reply(v.UploadReply.GetRequestId(), m)
+	case *confinev1.ConnectRequest_MonitorsReply:
+		r.reply(v.MonitorsReply.GetRequestId(), m)
 	case *confinev1.ConnectRequest_StressRound:
 		offer(r.rounds, v.StressRound)
 	case *confinev1.ConnectRequest_StressDone:

@@ -39,7 +39,7 @@ func (s *Server) Stress(req *confinev1.StressRequest, stream grpc.ServerStreamin
 	}
 	r.rounds = make(chan *confinev1.StressRound, spec.GetCount())
 	r.stressed = make(chan *confinev1.StressDone, 1)
-	if err := s.begin(stream.Context(), req.GetNode(), r); err != nil {
+	if err := s.begin(stream.Context(), req.GetNode(), r, commandStress); err != nil {
 		return err
 	}
 	report, err := follow(r, func() (*confinev1.StressReport, error) { return s.stress(stream.Context(), r, spec) }, func(p *confinev1.Progress) error {

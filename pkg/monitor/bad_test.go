@@ -87,6 +87,74 @@ func TestBadStarts(t *testing.T) {
 	}
 }
 
+// A program that isn't made with this package may do anything when it is asked
+// what it needs.
+func TestSilentAboutNeeds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "confine-monitor-silent")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nsleep 1000\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err := monitor.Start(t.Context(), monitor.HostConfig{Path: path, AnswerTime: time.Second})
+	if err == nil || !strings.Contains(err.Error(), "it hung: it did not say within 1s what it needs, and was killed; install") {
+		t.Errorf("%v", err)
+	}
+}
+
+// What is in the folder and can't be started is found, so that starting it says
+// why.
+func TestFind(t *testing.T) {
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"confine-monitor-a": 0o755, "confine-monitor-plain": 0o644, "confine-monitor-": 0o755, "other": 0o755} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "confine-monitor-folder"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/nowhere", filepath.Join(dir, "confine-monitor-link")); err != nil {
+		t.Fatal(err)
+	}
+	found, err := monitor.Find(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range found {
+		names = append(names, p.Name)
+		if _, err := monitor.Start(t.Context(), monitor.HostConfig{Path: p.Path}); err == nil {
+			t.Errorf("%s starts", p.Name)
+		} else if p.Name == "plain" && !strings.Contains(err.Error(), "is not executable: chmod +x") {
+			t.Errorf("%s: %v", p.Name, err)
+		}
+	}
+	if !slices.Equal(names, []string{"a", "link", "plain"}) {
+		t.Errorf("found %q", names)
+	}
+	if found, err := monitor.Find(filepath.Join(dir, "none")); err != nil || len(found) > 0 {
+		t.Errorf("no folder: %v, %v", found, err)
+	}
+}
+
+// waiting is a backend whose tool doesn't answer.
+type waiting struct{ monitor.Monitor }
+
+func (waiting) Describe(ctx context.Context) (*monitor.Description, error) {
+	<-ctx.Done()
+	return nil, errors.New("the tool does not answer")
+}
+
+// A backend whose own time is over can still say why: the end of its context
+// comes before its host loses patience.
+func TestDescribeInTime(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), hangs)
+	defer cancel()
+	_, err := monitor.NewServer(waiting{}).Describe(ctx, &confinev1.DescribeRequest{})
+	if err == nil || !strings.Contains(err.Error(), "the tool does not answer") || ctx.Err() != nil {
+		t.Errorf("%v, %v", err, ctx.Err())
+	}
+}
+
 // processes lists those that run the plugin.
 func processes(t *testing.T) []string {
 	t.Helper()

@@ -104,7 +104,7 @@ func start(ctx context.Context, name string, cfg HostConfig) (*Client, error) {
 		return nil, err
 	}
 	defer exe.close()
-	stated, err := needsOf(ctx, exe)
+	stated, err := needsOf(ctx, exe, min(needsTime, cfg.AnswerTime))
 	if err != nil {
 		return nil, err
 	}

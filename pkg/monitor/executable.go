@@ -49,6 +49,9 @@ func (e *executable) check(want string) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is no regular file", e.path)
 	}
+	if info.Mode()&0o111 == 0 {
+		return fmt.Errorf("%s is not executable: chmod +x it, if it is a monitor", e.path)
+	}
 	head := make([]byte, 2)
 	if _, err := e.file.ReadAt(head, 0); err != nil {
 		return fmt.Errorf("read %s: %w", e.path, err)

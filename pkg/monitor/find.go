@@ -18,8 +18,9 @@ type Plugin struct {
 	Path string
 }
 
-// Find lists the monitors in a folder, sorted by name. A folder that doesn't
-// exist holds none.
+// Find lists the monitors in a folder, sorted by name, those included that
+// can't be started because of what their file is: starting them says so. A
+// folder that doesn't exist holds none.
 func Find(dir string) ([]Plugin, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -35,8 +36,7 @@ func Find(dir string) ([]Plugin, error) {
 		if !ok || name == "" {
 			continue
 		}
-		info, err := os.Stat(path)
-		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
 			continue
 		}
 		found = append(found, Plugin{Name: name, Path: path})

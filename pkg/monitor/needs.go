@@ -16,7 +16,7 @@ const (
 	// needsVariable asks a monitor's executable for what it needs, instead of
 	// for its service.
 	needsVariable = "CONFINE_MONITOR_NEEDS"
-	// needsTime bounds the answer.
+	// needsTime bounds the answer, where a host doesn't want it sooner.
 	needsTime = 10 * time.Second
 	// needsSize bounds it in bytes.
 	needsSize = 64 << 10
@@ -40,10 +40,10 @@ func (n needs) tell(w io.Writer) (asked bool, err error) {
 // needsOf asks an executable what it needs. It runs without any privilege for
 // that. One that doesn't answer, because it was made without Serve, needs
 // nothing.
-func needsOf(ctx context.Context, exe *executable) (needs, error) {
-	ctx, cancel := context.WithTimeout(ctx, needsTime)
+func needsOf(ctx context.Context, exe *executable, within time.Duration) (needs, error) {
+	limited, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, exe.path)
+	cmd := exec.CommandContext(limited, exe.path)
 	cmd.Path, cmd.Args = exe.run(), []string{exe.path}
 	cmd.Env = []string{needsVariable + "=1"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -58,7 +58,10 @@ func needsOf(ctx context.Context, exe *executable) (needs, error) {
 		return cmd.Run()
 	})
 	if ctx.Err() != nil {
-		return needs{}, fmt.Errorf("ask it what it needs: %w", ctx.Err())
+		return needs{}, ctx.Err()
+	}
+	if limited.Err() != nil {
+		return needs{}, fmt.Errorf("it hung: it did not say within %v what it needs, and was killed; install a monitor that is made with package monitor", within)
 	}
 	var n needs
 	if err != nil || json.Unmarshal(out.bytes, &n) != nil {

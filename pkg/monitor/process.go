@@ -27,7 +27,8 @@ type Limits struct {
 	CPUWeight uint64
 }
 
-func (l Limits) orDefault() Limits {
+// OrDefault returns the limits with defaults where there are none.
+func (l Limits) OrDefault() Limits {
 	for _, v := range []struct {
 		at    *uint64
 		value uint64
@@ -59,7 +60,7 @@ func newProcess(cmd *exec.Cmd, exe *executable, limits Limits) (*process, error)
 	if err != nil {
 		return nil, err
 	}
-	return &process{cmd: cmd, exe: exe, limits: limits.orDefault(), stdout: stdout, stderr: stderr}, nil
+	return &process{cmd: cmd, exe: exe, limits: limits.OrDefault(), stdout: stdout, stderr: stderr}, nil
 }
 
 // Start implements runner.Runner.

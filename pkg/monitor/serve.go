@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	goplugin "github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
@@ -105,7 +106,16 @@ type server struct {
 	sinks map[string]*Sink // by watch id
 }
 
+// answerReserve is left of the time for an answer, at most: a backend whose own
+// time is over can still say why.
+const answerReserve = 2 * time.Second
+
 func (s *server) Describe(ctx context.Context, _ *confinev1.DescribeRequest) (*confinev1.DescribeResponse, error) {
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-min(answerReserve, time.Until(end)/4)))
+		defer cancel()
+	}
 	d, err := s.impl.Describe(ctx)
 	if err != nil {
 		return nil, toStatus(err, codes.FailedPrecondition)

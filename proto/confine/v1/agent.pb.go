@@ -353,6 +353,7 @@ type ConnectRequest struct {
 	//	*ConnectRequest_RunEnded
 	//	*ConnectRequest_StressRound
 	//	*ConnectRequest_StressDone
+	//	*ConnectRequest_MonitorsReply
 	Message       isConnectRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -499,6 +500,15 @@ func (x *ConnectRequest) GetStressDone() *StressDone {
 	return nil
 }
 
+func (x *ConnectRequest) GetMonitorsReply() *MonitorsReply {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_MonitorsReply); ok {
+			return x.MonitorsReply
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Message interface {
 	isConnectRequest_Message()
 }
@@ -546,6 +556,11 @@ type ConnectRequest_StressDone struct {
 	StressDone *StressDone `protobuf:"bytes,12,opt,name=stress_done,json=stressDone,proto3,oneof"`
 }
 
+type ConnectRequest_MonitorsReply struct {
+	// No run is held for it.
+	MonitorsReply *MonitorsReply `protobuf:"bytes,13,opt,name=monitors_reply,json=monitorsReply,proto3,oneof"`
+}
+
 func (*ConnectRequest_Hello) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Progress) isConnectRequest_Message() {}
@@ -566,6 +581,8 @@ func (*ConnectRequest_StressRound) isConnectRequest_Message() {}
 
 func (*ConnectRequest_StressDone) isConnectRequest_Message() {}
 
+func (*ConnectRequest_MonitorsReply) isConnectRequest_Message() {}
+
 // ConnectResponse is what the server says.
 type ConnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -581,6 +598,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Prove
 	//	*ConnectResponse_EndRun
 	//	*ConnectResponse_StartStress
+	//	*ConnectResponse_DescribeMonitors
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -700,6 +718,15 @@ func (x *ConnectResponse) GetStartStress() *StartStress {
 	return nil
 }
 
+func (x *ConnectResponse) GetDescribeMonitors() *DescribeMonitors {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_DescribeMonitors); ok {
+			return x.DescribeMonitors
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -735,6 +762,11 @@ type ConnectResponse_StartStress struct {
 	StartStress *StartStress `protobuf:"bytes,9,opt,name=start_stress,json=startStress,proto3,oneof"`
 }
 
+type ConnectResponse_DescribeMonitors struct {
+	// Begins no run: run_id is that of the answer.
+	DescribeMonitors *DescribeMonitors `protobuf:"bytes,10,opt,name=describe_monitors,json=describeMonitors,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Message() {}
 
 func (*ConnectResponse_StartRun) isConnectResponse_Message() {}
@@ -749,13 +781,18 @@ func (*ConnectResponse_EndRun) isConnectResponse_Message() {}
 
 func (*ConnectResponse_StartStress) isConnectResponse_Message() {}
 
+func (*ConnectResponse_DescribeMonitors) isConnectResponse_Message() {}
+
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Hello_Node            `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Runs that the agent still holds, after a break of the stream.
 	RunIds []string `protobuf:"bytes,2,rep,name=run_ids,json=runIds,proto3" json:"run_ids,omitempty"`
 	// Random, new for each start of the agent.
-	Session       string `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	Session string `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	// Commands that the agent knows, by their names in ConnectResponse. Agents
+	// that don't say it know those up to EndRun.
+	Commands      []string `protobuf:"bytes,4,rep,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -809,6 +846,13 @@ func (x *Hello) GetSession() string {
 		return x.Session
 	}
 	return ""
+}
+
+func (x *Hello) GetCommands() []string {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
 }
 
 type Welcome struct {
@@ -1022,6 +1066,114 @@ func (x *StressDone) GetLimits() []string {
 	return nil
 }
 
+// DescribeMonitors has the agent start each of its monitors and ask it what it
+// can see.
+type DescribeMonitors struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeMonitors) Reset() {
+	*x = DescribeMonitors{}
+	mi := &file_confine_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeMonitors) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeMonitors) ProtoMessage() {}
+
+func (x *DescribeMonitors) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeMonitors.ProtoReflect.Descriptor instead.
+func (*DescribeMonitors) Descriptor() ([]byte, []int) {
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DescribeMonitors) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type MonitorsReply struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Sorted by name.
+	Monitors []*MonitorStatus `protobuf:"bytes,2,rep,name=monitors,proto3" json:"monitors,omitempty"`
+	// Why some of them may be missing.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MonitorsReply) Reset() {
+	*x = MonitorsReply{}
+	mi := &file_confine_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MonitorsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MonitorsReply) ProtoMessage() {}
+
+func (x *MonitorsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MonitorsReply.ProtoReflect.Descriptor instead.
+func (*MonitorsReply) Descriptor() ([]byte, []int) {
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *MonitorsReply) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *MonitorsReply) GetMonitors() []*MonitorStatus {
+	if x != nil {
+		return x.Monitors
+	}
+	return nil
+}
+
+func (x *MonitorsReply) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // LookupCommand asks about paths inside the run's root.
 type LookupCommand struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1033,7 +1185,7 @@ type LookupCommand struct {
 
 func (x *LookupCommand) Reset() {
 	*x = LookupCommand{}
-	mi := &file_confine_v1_agent_proto_msgTypes[13]
+	mi := &file_confine_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1197,7 @@ func (x *LookupCommand) String() string {
 func (*LookupCommand) ProtoMessage() {}
 
 func (x *LookupCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[13]
+	mi := &file_confine_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1210,7 @@ func (x *LookupCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupCommand.ProtoReflect.Descriptor instead.
 func (*LookupCommand) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LookupCommand) GetRequestId() string {
@@ -1085,7 +1237,7 @@ type LookupReply struct {
 
 func (x *LookupReply) Reset() {
 	*x = LookupReply{}
-	mi := &file_confine_v1_agent_proto_msgTypes[14]
+	mi := &file_confine_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1249,7 @@ func (x *LookupReply) String() string {
 func (*LookupReply) ProtoMessage() {}
 
 func (x *LookupReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[14]
+	mi := &file_confine_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1262,7 @@ func (x *LookupReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupReply.ProtoReflect.Descriptor instead.
 func (*LookupReply) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LookupReply) GetRequestId() string {
@@ -1138,7 +1290,7 @@ type UploadCommand struct {
 
 func (x *UploadCommand) Reset() {
 	*x = UploadCommand{}
-	mi := &file_confine_v1_agent_proto_msgTypes[15]
+	mi := &file_confine_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1302,7 @@ func (x *UploadCommand) String() string {
 func (*UploadCommand) ProtoMessage() {}
 
 func (x *UploadCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[15]
+	mi := &file_confine_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1315,7 @@ func (x *UploadCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadCommand.ProtoReflect.Descriptor instead.
 func (*UploadCommand) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UploadCommand) GetRequestId() string {
@@ -1193,7 +1345,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_confine_v1_agent_proto_msgTypes[16]
+	mi := &file_confine_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1357,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[16]
+	mi := &file_confine_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1370,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ObjectRef) GetPath() string {
@@ -1255,7 +1407,7 @@ type UploadReply struct {
 
 func (x *UploadReply) Reset() {
 	*x = UploadReply{}
-	mi := &file_confine_v1_agent_proto_msgTypes[17]
+	mi := &file_confine_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1419,7 @@ func (x *UploadReply) String() string {
 func (*UploadReply) ProtoMessage() {}
 
 func (x *UploadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[17]
+	mi := &file_confine_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1432,7 @@ func (x *UploadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadReply.ProtoReflect.Descriptor instead.
 func (*UploadReply) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UploadReply) GetRequestId() string {
@@ -1324,7 +1476,7 @@ type ProveCommand struct {
 
 func (x *ProveCommand) Reset() {
 	*x = ProveCommand{}
-	mi := &file_confine_v1_agent_proto_msgTypes[18]
+	mi := &file_confine_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1488,7 @@ func (x *ProveCommand) String() string {
 func (*ProveCommand) ProtoMessage() {}
 
 func (x *ProveCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[18]
+	mi := &file_confine_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1501,7 @@ func (x *ProveCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveCommand.ProtoReflect.Descriptor instead.
 func (*ProveCommand) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProveCommand) GetProfile() *structpb.Struct {
@@ -1375,7 +1527,7 @@ type EndRun struct {
 
 func (x *EndRun) Reset() {
 	*x = EndRun{}
-	mi := &file_confine_v1_agent_proto_msgTypes[19]
+	mi := &file_confine_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1539,7 @@ func (x *EndRun) String() string {
 func (*EndRun) ProtoMessage() {}
 
 func (x *EndRun) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[19]
+	mi := &file_confine_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1552,7 @@ func (x *EndRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRun.ProtoReflect.Descriptor instead.
 func (*EndRun) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EndRun) GetReason() string {
@@ -1420,7 +1572,7 @@ type RunEnded struct {
 
 func (x *RunEnded) Reset() {
 	*x = RunEnded{}
-	mi := &file_confine_v1_agent_proto_msgTypes[20]
+	mi := &file_confine_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1584,7 @@ func (x *RunEnded) String() string {
 func (*RunEnded) ProtoMessage() {}
 
 func (x *RunEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[20]
+	mi := &file_confine_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1597,7 @@ func (x *RunEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnded.ProtoReflect.Descriptor instead.
 func (*RunEnded) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RunEnded) GetLeftovers() []string {
@@ -1468,7 +1620,7 @@ type RunError struct {
 
 func (x *RunError) Reset() {
 	*x = RunError{}
-	mi := &file_confine_v1_agent_proto_msgTypes[21]
+	mi := &file_confine_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1632,7 @@ func (x *RunError) String() string {
 func (*RunError) ProtoMessage() {}
 
 func (x *RunError) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[21]
+	mi := &file_confine_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1645,7 @@ func (x *RunError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunError.ProtoReflect.Descriptor instead.
 func (*RunError) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RunError) GetCode() uint32 {
@@ -1526,7 +1678,7 @@ type FindMissingRequest struct {
 
 func (x *FindMissingRequest) Reset() {
 	*x = FindMissingRequest{}
-	mi := &file_confine_v1_agent_proto_msgTypes[22]
+	mi := &file_confine_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1690,7 @@ func (x *FindMissingRequest) String() string {
 func (*FindMissingRequest) ProtoMessage() {}
 
 func (x *FindMissingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[22]
+	mi := &file_confine_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1703,7 @@ func (x *FindMissingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindMissingRequest.ProtoReflect.Descriptor instead.
 func (*FindMissingRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FindMissingRequest) GetObjects() []*ObjectRef {
@@ -1570,7 +1722,7 @@ type FindMissingResponse struct {
 
 func (x *FindMissingResponse) Reset() {
 	*x = FindMissingResponse{}
-	mi := &file_confine_v1_agent_proto_msgTypes[23]
+	mi := &file_confine_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1734,7 @@ func (x *FindMissingResponse) String() string {
 func (*FindMissingResponse) ProtoMessage() {}
 
 func (x *FindMissingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[23]
+	mi := &file_confine_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1747,7 @@ func (x *FindMissingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindMissingResponse.ProtoReflect.Descriptor instead.
 func (*FindMissingResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FindMissingResponse) GetMissing() []*MissingObject {
@@ -1617,7 +1769,7 @@ type MissingObject struct {
 
 func (x *MissingObject) Reset() {
 	*x = MissingObject{}
-	mi := &file_confine_v1_agent_proto_msgTypes[24]
+	mi := &file_confine_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1781,7 @@ func (x *MissingObject) String() string {
 func (*MissingObject) ProtoMessage() {}
 
 func (x *MissingObject) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[24]
+	mi := &file_confine_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1794,7 @@ func (x *MissingObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingObject.ProtoReflect.Descriptor instead.
 func (*MissingObject) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MissingObject) GetSha256() string {
@@ -1673,7 +1825,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_confine_v1_agent_proto_msgTypes[25]
+	mi := &file_confine_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1837,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[25]
+	mi := &file_confine_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1850,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UploadRequest) GetObject() *ObjectRef {
@@ -1732,7 +1884,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_confine_v1_agent_proto_msgTypes[26]
+	mi := &file_confine_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1896,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[26]
+	mi := &file_confine_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1909,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_confine_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UploadResponse) GetSha256() string {
@@ -1790,7 +1942,7 @@ type Hello_Node struct {
 
 func (x *Hello_Node) Reset() {
 	*x = Hello_Node{}
-	mi := &file_confine_v1_agent_proto_msgTypes[27]
+	mi := &file_confine_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +1954,7 @@ func (x *Hello_Node) String() string {
 func (*Hello_Node) ProtoMessage() {}
 
 func (x *Hello_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_agent_proto_msgTypes[27]
+	mi := &file_confine_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1872,7 +2024,7 @@ var File_confine_v1_agent_proto protoreflect.FileDescriptor
 const file_confine_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x16confine/v1/agent.proto\x12\n" +
-	"confine.v1\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x17confine/v1/stress.proto\x1a\x1cgoogle/protobuf/struct.proto\"D\n" +
+	"confine.v1\x1a\x19confine/v1/monitors.proto\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x17confine/v1/stress.proto\x1a\x1cgoogle/protobuf/struct.proto\"D\n" +
 	"\x13FetchCaptureRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\"*\n" +
@@ -1889,7 +2041,7 @@ const file_confine_v1_agent_proto_rawDesc = "" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"A\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xea\x04\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\xae\x05\n" +
 	"\x0eConnectRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x15\n" +
 	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12)\n" +
@@ -1904,8 +2056,9 @@ const file_confine_v1_agent_proto_rawDesc = "" +
 	" \x01(\v2\x14.confine.v1.RunEndedH\x00R\brunEnded\x12<\n" +
 	"\fstress_round\x18\v \x01(\v2\x17.confine.v1.StressRoundH\x00R\vstressRound\x129\n" +
 	"\vstress_done\x18\f \x01(\v2\x16.confine.v1.StressDoneH\x00R\n" +
-	"stressDoneB\t\n" +
-	"\amessage\"\xb4\x03\n" +
+	"stressDone\x12B\n" +
+	"\x0emonitors_reply\x18\r \x01(\v2\x19.confine.v1.MonitorsReplyH\x00R\rmonitorsReplyB\t\n" +
+	"\amessage\"\x81\x04\n" +
 	"\x0fConnectResponse\x12\x10\n" +
 	"\x03ack\x18\x01 \x01(\x04R\x03ack\x12\x15\n" +
 	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12/\n" +
@@ -1915,12 +2068,15 @@ const file_confine_v1_agent_proto_rawDesc = "" +
 	"\x06upload\x18\x06 \x01(\v2\x19.confine.v1.UploadCommandH\x00R\x06upload\x120\n" +
 	"\x05prove\x18\a \x01(\v2\x18.confine.v1.ProveCommandH\x00R\x05prove\x12-\n" +
 	"\aend_run\x18\b \x01(\v2\x12.confine.v1.EndRunH\x00R\x06endRun\x12<\n" +
-	"\fstart_stress\x18\t \x01(\v2\x17.confine.v1.StartStressH\x00R\vstartStressB\t\n" +
-	"\amessage\"\xa7\x02\n" +
+	"\fstart_stress\x18\t \x01(\v2\x17.confine.v1.StartStressH\x00R\vstartStress\x12K\n" +
+	"\x11describe_monitors\x18\n" +
+	" \x01(\v2\x1c.confine.v1.DescribeMonitorsH\x00R\x10describeMonitorsB\t\n" +
+	"\amessage\"\xc3\x02\n" +
 	"\x05Hello\x12*\n" +
 	"\x04node\x18\x01 \x01(\v2\x16.confine.v1.Hello.NodeR\x04node\x12\x17\n" +
 	"\arun_ids\x18\x02 \x03(\tR\x06runIds\x12\x18\n" +
-	"\asession\x18\x03 \x01(\tR\asession\x1a\xbe\x01\n" +
+	"\asession\x18\x03 \x01(\tR\asession\x12\x1a\n" +
+	"\bcommands\x18\x04 \x03(\tR\bcommands\x1a\xbe\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -1943,7 +2099,15 @@ const file_confine_v1_agent_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x18\n" +
 	"\amonitor\x18\x03 \x01(\tR\amonitor\x12'\n" +
 	"\x0fmonitor_version\x18\x04 \x01(\tR\x0emonitorVersion\x12\x16\n" +
-	"\x06limits\x18\x05 \x03(\tR\x06limits\"D\n" +
+	"\x06limits\x18\x05 \x03(\tR\x06limits\"1\n" +
+	"\x10DescribeMonitors\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\"\x7f\n" +
+	"\rMonitorsReply\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x125\n" +
+	"\bmonitors\x18\x02 \x03(\v2\x19.confine.v1.MonitorStatusR\bmonitors\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"D\n" +
 	"\rLookupCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
@@ -2013,7 +2177,7 @@ func file_confine_v1_agent_proto_rawDescGZIP() []byte {
 	return file_confine_v1_agent_proto_rawDescData
 }
 
-var file_confine_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_confine_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_confine_v1_agent_proto_goTypes = []any{
 	(*FetchCaptureRequest)(nil),  // 0: confine.v1.FetchCaptureRequest
 	(*FetchCaptureResponse)(nil), // 1: confine.v1.FetchCaptureResponse
@@ -2028,76 +2192,82 @@ var file_confine_v1_agent_proto_goTypes = []any{
 	(*StartRun)(nil),             // 10: confine.v1.StartRun
 	(*StartStress)(nil),          // 11: confine.v1.StartStress
 	(*StressDone)(nil),           // 12: confine.v1.StressDone
-	(*LookupCommand)(nil),        // 13: confine.v1.LookupCommand
-	(*LookupReply)(nil),          // 14: confine.v1.LookupReply
-	(*UploadCommand)(nil),        // 15: confine.v1.UploadCommand
-	(*ObjectRef)(nil),            // 16: confine.v1.ObjectRef
-	(*UploadReply)(nil),          // 17: confine.v1.UploadReply
-	(*ProveCommand)(nil),         // 18: confine.v1.ProveCommand
-	(*EndRun)(nil),               // 19: confine.v1.EndRun
-	(*RunEnded)(nil),             // 20: confine.v1.RunEnded
-	(*RunError)(nil),             // 21: confine.v1.RunError
-	(*FindMissingRequest)(nil),   // 22: confine.v1.FindMissingRequest
-	(*FindMissingResponse)(nil),  // 23: confine.v1.FindMissingResponse
-	(*MissingObject)(nil),        // 24: confine.v1.MissingObject
-	(*UploadRequest)(nil),        // 25: confine.v1.UploadRequest
-	(*UploadResponse)(nil),       // 26: confine.v1.UploadResponse
-	(*Hello_Node)(nil),           // 27: confine.v1.Hello.Node
-	(*Progress)(nil),             // 28: confine.v1.Progress
-	(*Observation)(nil),          // 29: confine.v1.Observation
-	(*Proof)(nil),                // 30: confine.v1.Proof
-	(*StressRound)(nil),          // 31: confine.v1.StressRound
-	(*RunSpec)(nil),              // 32: confine.v1.RunSpec
-	(*StressSpec)(nil),           // 33: confine.v1.StressSpec
-	(*LookupEntry)(nil),          // 34: confine.v1.LookupEntry
-	(*Incomplete)(nil),           // 35: confine.v1.Incomplete
-	(*structpb.Struct)(nil),      // 36: google.protobuf.Struct
+	(*DescribeMonitors)(nil),     // 13: confine.v1.DescribeMonitors
+	(*MonitorsReply)(nil),        // 14: confine.v1.MonitorsReply
+	(*LookupCommand)(nil),        // 15: confine.v1.LookupCommand
+	(*LookupReply)(nil),          // 16: confine.v1.LookupReply
+	(*UploadCommand)(nil),        // 17: confine.v1.UploadCommand
+	(*ObjectRef)(nil),            // 18: confine.v1.ObjectRef
+	(*UploadReply)(nil),          // 19: confine.v1.UploadReply
+	(*ProveCommand)(nil),         // 20: confine.v1.ProveCommand
+	(*EndRun)(nil),               // 21: confine.v1.EndRun
+	(*RunEnded)(nil),             // 22: confine.v1.RunEnded
+	(*RunError)(nil),             // 23: confine.v1.RunError
+	(*FindMissingRequest)(nil),   // 24: confine.v1.FindMissingRequest
+	(*FindMissingResponse)(nil),  // 25: confine.v1.FindMissingResponse
+	(*MissingObject)(nil),        // 26: confine.v1.MissingObject
+	(*UploadRequest)(nil),        // 27: confine.v1.UploadRequest
+	(*UploadResponse)(nil),       // 28: confine.v1.UploadResponse
+	(*Hello_Node)(nil),           // 29: confine.v1.Hello.Node
+	(*Progress)(nil),             // 30: confine.v1.Progress
+	(*Observation)(nil),          // 31: confine.v1.Observation
+	(*Proof)(nil),                // 32: confine.v1.Proof
+	(*StressRound)(nil),          // 33: confine.v1.StressRound
+	(*RunSpec)(nil),              // 34: confine.v1.RunSpec
+	(*StressSpec)(nil),           // 35: confine.v1.StressSpec
+	(*MonitorStatus)(nil),        // 36: confine.v1.MonitorStatus
+	(*LookupEntry)(nil),          // 37: confine.v1.LookupEntry
+	(*Incomplete)(nil),           // 38: confine.v1.Incomplete
+	(*structpb.Struct)(nil),      // 39: google.protobuf.Struct
 }
 var file_confine_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: confine.v1.ConnectRequest.hello:type_name -> confine.v1.Hello
-	28, // 1: confine.v1.ConnectRequest.progress:type_name -> confine.v1.Progress
-	29, // 2: confine.v1.ConnectRequest.observation:type_name -> confine.v1.Observation
-	14, // 3: confine.v1.ConnectRequest.lookup_reply:type_name -> confine.v1.LookupReply
-	30, // 4: confine.v1.ConnectRequest.proof:type_name -> confine.v1.Proof
-	21, // 5: confine.v1.ConnectRequest.run_error:type_name -> confine.v1.RunError
-	17, // 6: confine.v1.ConnectRequest.upload_reply:type_name -> confine.v1.UploadReply
-	20, // 7: confine.v1.ConnectRequest.run_ended:type_name -> confine.v1.RunEnded
-	31, // 8: confine.v1.ConnectRequest.stress_round:type_name -> confine.v1.StressRound
+	30, // 1: confine.v1.ConnectRequest.progress:type_name -> confine.v1.Progress
+	31, // 2: confine.v1.ConnectRequest.observation:type_name -> confine.v1.Observation
+	16, // 3: confine.v1.ConnectRequest.lookup_reply:type_name -> confine.v1.LookupReply
+	32, // 4: confine.v1.ConnectRequest.proof:type_name -> confine.v1.Proof
+	23, // 5: confine.v1.ConnectRequest.run_error:type_name -> confine.v1.RunError
+	19, // 6: confine.v1.ConnectRequest.upload_reply:type_name -> confine.v1.UploadReply
+	22, // 7: confine.v1.ConnectRequest.run_ended:type_name -> confine.v1.RunEnded
+	33, // 8: confine.v1.ConnectRequest.stress_round:type_name -> confine.v1.StressRound
 	12, // 9: confine.v1.ConnectRequest.stress_done:type_name -> confine.v1.StressDone
-	9,  // 10: confine.v1.ConnectResponse.welcome:type_name -> confine.v1.Welcome
-	10, // 11: confine.v1.ConnectResponse.start_run:type_name -> confine.v1.StartRun
-	13, // 12: confine.v1.ConnectResponse.lookup:type_name -> confine.v1.LookupCommand
-	15, // 13: confine.v1.ConnectResponse.upload:type_name -> confine.v1.UploadCommand
-	18, // 14: confine.v1.ConnectResponse.prove:type_name -> confine.v1.ProveCommand
-	19, // 15: confine.v1.ConnectResponse.end_run:type_name -> confine.v1.EndRun
-	11, // 16: confine.v1.ConnectResponse.start_stress:type_name -> confine.v1.StartStress
-	27, // 17: confine.v1.Hello.node:type_name -> confine.v1.Hello.Node
-	32, // 18: confine.v1.StartRun.spec:type_name -> confine.v1.RunSpec
-	33, // 19: confine.v1.StartStress.spec:type_name -> confine.v1.StressSpec
-	34, // 20: confine.v1.LookupReply.entries:type_name -> confine.v1.LookupEntry
-	16, // 21: confine.v1.UploadCommand.objects:type_name -> confine.v1.ObjectRef
-	35, // 22: confine.v1.UploadReply.failed:type_name -> confine.v1.Incomplete
-	36, // 23: confine.v1.ProveCommand.profile:type_name -> google.protobuf.Struct
-	16, // 24: confine.v1.FindMissingRequest.objects:type_name -> confine.v1.ObjectRef
-	24, // 25: confine.v1.FindMissingResponse.missing:type_name -> confine.v1.MissingObject
-	16, // 26: confine.v1.UploadRequest.object:type_name -> confine.v1.ObjectRef
-	2,  // 27: confine.v1.EnrollService.Enroll:input_type -> confine.v1.EnrollRequest
-	4,  // 28: confine.v1.AgentService.Renew:input_type -> confine.v1.RenewRequest
-	6,  // 29: confine.v1.AgentService.Connect:input_type -> confine.v1.ConnectRequest
-	22, // 30: confine.v1.AgentService.FindMissing:input_type -> confine.v1.FindMissingRequest
-	25, // 31: confine.v1.AgentService.Upload:input_type -> confine.v1.UploadRequest
-	0,  // 32: confine.v1.AgentService.FetchCapture:input_type -> confine.v1.FetchCaptureRequest
-	3,  // 33: confine.v1.EnrollService.Enroll:output_type -> confine.v1.EnrollResponse
-	5,  // 34: confine.v1.AgentService.Renew:output_type -> confine.v1.RenewResponse
-	7,  // 35: confine.v1.AgentService.Connect:output_type -> confine.v1.ConnectResponse
-	23, // 36: confine.v1.AgentService.FindMissing:output_type -> confine.v1.FindMissingResponse
-	26, // 37: confine.v1.AgentService.Upload:output_type -> confine.v1.UploadResponse
-	1,  // 38: confine.v1.AgentService.FetchCapture:output_type -> confine.v1.FetchCaptureResponse
-	33, // [33:39] is the sub-list for method output_type
-	27, // [27:33] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	14, // 10: confine.v1.ConnectRequest.monitors_reply:type_name -> confine.v1.MonitorsReply
+	9,  // 11: confine.v1.ConnectResponse.welcome:type_name -> confine.v1.Welcome
+	10, // 12: confine.v1.ConnectResponse.start_run:type_name -> confine.v1.StartRun
+	15, // 13: confine.v1.ConnectResponse.lookup:type_name -> confine.v1.LookupCommand
+	17, // 14: confine.v1.ConnectResponse.upload:type_name -> confine.v1.UploadCommand
+	20, // 15: confine.v1.ConnectResponse.prove:type_name -> confine.v1.ProveCommand
+	21, // 16: confine.v1.ConnectResponse.end_run:type_name -> confine.v1.EndRun
+	11, // 17: confine.v1.ConnectResponse.start_stress:type_name -> confine.v1.StartStress
+	13, // 18: confine.v1.ConnectResponse.describe_monitors:type_name -> confine.v1.DescribeMonitors
+	29, // 19: confine.v1.Hello.node:type_name -> confine.v1.Hello.Node
+	34, // 20: confine.v1.StartRun.spec:type_name -> confine.v1.RunSpec
+	35, // 21: confine.v1.StartStress.spec:type_name -> confine.v1.StressSpec
+	36, // 22: confine.v1.MonitorsReply.monitors:type_name -> confine.v1.MonitorStatus
+	37, // 23: confine.v1.LookupReply.entries:type_name -> confine.v1.LookupEntry
+	18, // 24: confine.v1.UploadCommand.objects:type_name -> confine.v1.ObjectRef
+	38, // 25: confine.v1.UploadReply.failed:type_name -> confine.v1.Incomplete
+	39, // 26: confine.v1.ProveCommand.profile:type_name -> google.protobuf.Struct
+	18, // 27: confine.v1.FindMissingRequest.objects:type_name -> confine.v1.ObjectRef
+	26, // 28: confine.v1.FindMissingResponse.missing:type_name -> confine.v1.MissingObject
+	18, // 29: confine.v1.UploadRequest.object:type_name -> confine.v1.ObjectRef
+	2,  // 30: confine.v1.EnrollService.Enroll:input_type -> confine.v1.EnrollRequest
+	4,  // 31: confine.v1.AgentService.Renew:input_type -> confine.v1.RenewRequest
+	6,  // 32: confine.v1.AgentService.Connect:input_type -> confine.v1.ConnectRequest
+	24, // 33: confine.v1.AgentService.FindMissing:input_type -> confine.v1.FindMissingRequest
+	27, // 34: confine.v1.AgentService.Upload:input_type -> confine.v1.UploadRequest
+	0,  // 35: confine.v1.AgentService.FetchCapture:input_type -> confine.v1.FetchCaptureRequest
+	3,  // 36: confine.v1.EnrollService.Enroll:output_type -> confine.v1.EnrollResponse
+	5,  // 37: confine.v1.AgentService.Renew:output_type -> confine.v1.RenewResponse
+	7,  // 38: confine.v1.AgentService.Connect:output_type -> confine.v1.ConnectResponse
+	25, // 39: confine.v1.AgentService.FindMissing:output_type -> confine.v1.FindMissingResponse
+	28, // 40: confine.v1.AgentService.Upload:output_type -> confine.v1.UploadResponse
+	1,  // 41: confine.v1.AgentService.FetchCapture:output_type -> confine.v1.FetchCaptureResponse
+	36, // [36:42] is the sub-list for method output_type
+	30, // [30:36] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_agent_proto_init() }
@@ -2105,6 +2275,7 @@ func file_confine_v1_agent_proto_init() {
 	if File_confine_v1_agent_proto != nil {
 		return
 	}
+	file_confine_v1_monitors_proto_init()
 	file_confine_v1_result_proto_init()
 	file_confine_v1_run_proto_init()
 	file_confine_v1_stress_proto_init()
@@ -2119,6 +2290,7 @@ func file_confine_v1_agent_proto_init() {
 		(*ConnectRequest_RunEnded)(nil),
 		(*ConnectRequest_StressRound)(nil),
 		(*ConnectRequest_StressDone)(nil),
+		(*ConnectRequest_MonitorsReply)(nil),
 	}
 	file_confine_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
@@ -2128,6 +2300,7 @@ func file_confine_v1_agent_proto_init() {
 		(*ConnectResponse_Prove)(nil),
 		(*ConnectResponse_EndRun)(nil),
 		(*ConnectResponse_StartStress)(nil),
+		(*ConnectResponse_DescribeMonitors)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2135,7 +2308,7 @@ func file_confine_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confine_v1_agent_proto_rawDesc), len(file_confine_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -583,6 +583,96 @@ func (x *Node) GetMonitors() []string {
 	return nil
 }
 
+type DescribeMonitorsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a node; all of them when empty.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeMonitorsRequest) Reset() {
+	*x = DescribeMonitorsRequest{}
+	mi := &file_confine_v1_operator_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeMonitorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeMonitorsRequest) ProtoMessage() {}
+
+func (x *DescribeMonitorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_operator_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeMonitorsRequest.ProtoReflect.Descriptor instead.
+func (*DescribeMonitorsRequest) Descriptor() ([]byte, []int) {
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DescribeMonitorsRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type DescribeMonitorsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sorted by name.
+	Nodes         []*NodeMonitors `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeMonitorsResponse) Reset() {
+	*x = DescribeMonitorsResponse{}
+	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeMonitorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeMonitorsResponse) ProtoMessage() {}
+
+func (x *DescribeMonitorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeMonitorsResponse.ProtoReflect.Descriptor instead.
+func (*DescribeMonitorsResponse) Descriptor() ([]byte, []int) {
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DescribeMonitorsResponse) GetNodes() []*NodeMonitors {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 type ListProfilesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only results of this image, when set.
@@ -593,7 +683,7 @@ type ListProfilesRequest struct {
 
 func (x *ListProfilesRequest) Reset() {
 	*x = ListProfilesRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[9]
+	mi := &file_confine_v1_operator_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +695,7 @@ func (x *ListProfilesRequest) String() string {
 func (*ListProfilesRequest) ProtoMessage() {}
 
 func (x *ListProfilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[9]
+	mi := &file_confine_v1_operator_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +708,7 @@ func (x *ListProfilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProfilesRequest.ProtoReflect.Descriptor instead.
 func (*ListProfilesRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{9}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListProfilesRequest) GetImage() string {
@@ -637,7 +727,7 @@ type ListProfilesResponse struct {
 
 func (x *ListProfilesResponse) Reset() {
 	*x = ListProfilesResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	mi := &file_confine_v1_operator_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +739,7 @@ func (x *ListProfilesResponse) String() string {
 func (*ListProfilesResponse) ProtoMessage() {}
 
 func (x *ListProfilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[10]
+	mi := &file_confine_v1_operator_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +752,7 @@ func (x *ListProfilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProfilesResponse.ProtoReflect.Descriptor instead.
 func (*ListProfilesResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{10}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListProfilesResponse) GetProfiles() []*ProfileSummary {
@@ -690,7 +780,7 @@ type ProfileSummary struct {
 
 func (x *ProfileSummary) Reset() {
 	*x = ProfileSummary{}
-	mi := &file_confine_v1_operator_proto_msgTypes[11]
+	mi := &file_confine_v1_operator_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +792,7 @@ func (x *ProfileSummary) String() string {
 func (*ProfileSummary) ProtoMessage() {}
 
 func (x *ProfileSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[11]
+	mi := &file_confine_v1_operator_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +805,7 @@ func (x *ProfileSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileSummary.ProtoReflect.Descriptor instead.
 func (*ProfileSummary) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{11}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProfileSummary) GetId() string {
@@ -784,7 +874,7 @@ type GetProfileRequest struct {
 
 func (x *GetProfileRequest) Reset() {
 	*x = GetProfileRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[12]
+	mi := &file_confine_v1_operator_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +886,7 @@ func (x *GetProfileRequest) String() string {
 func (*GetProfileRequest) ProtoMessage() {}
 
 func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[12]
+	mi := &file_confine_v1_operator_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +899,7 @@ func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileRequest.ProtoReflect.Descriptor instead.
 func (*GetProfileRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{12}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetProfileRequest) GetName() string {
@@ -828,7 +918,7 @@ type GetProfileResponse struct {
 
 func (x *GetProfileResponse) Reset() {
 	*x = GetProfileResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[13]
+	mi := &file_confine_v1_operator_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +930,7 @@ func (x *GetProfileResponse) String() string {
 func (*GetProfileResponse) ProtoMessage() {}
 
 func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[13]
+	mi := &file_confine_v1_operator_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +943,7 @@ func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileResponse.ProtoReflect.Descriptor instead.
 func (*GetProfileResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{13}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetProfileResponse) GetResult() *Result {
@@ -877,7 +967,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[14]
+	mi := &file_confine_v1_operator_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +979,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[14]
+	mi := &file_confine_v1_operator_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +992,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{14}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExplainRequest) GetName() string {
@@ -950,7 +1040,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[15]
+	mi := &file_confine_v1_operator_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1052,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[15]
+	mi := &file_confine_v1_operator_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1065,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{15}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainResponse) GetId() string {
@@ -1053,7 +1143,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[16]
+	mi := &file_confine_v1_operator_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1155,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[16]
+	mi := &file_confine_v1_operator_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1168,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{16}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateJoinTokenRequest) GetRole() string {
@@ -1107,7 +1197,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[17]
+	mi := &file_confine_v1_operator_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1209,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[17]
+	mi := &file_confine_v1_operator_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1222,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{17}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -1157,7 +1247,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_confine_v1_operator_proto_msgTypes[18]
+	mi := &file_confine_v1_operator_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1259,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[18]
+	mi := &file_confine_v1_operator_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1272,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{18}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{20}
 }
 
 type GetServerInfoResponse struct {
@@ -1194,7 +1284,7 @@ type GetServerInfoResponse struct {
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_confine_v1_operator_proto_msgTypes[19]
+	mi := &file_confine_v1_operator_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1296,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_confine_v1_operator_proto_msgTypes[19]
+	mi := &file_confine_v1_operator_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1309,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_confine_v1_operator_proto_rawDescGZIP(), []int{19}
+	return file_confine_v1_operator_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -1234,7 +1324,7 @@ var File_confine_v1_operator_proto protoreflect.FileDescriptor
 const file_confine_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	"\x19confine/v1/operator.proto\x12\n" +
-	"confine.v1\x1a\x18confine/v1/explain.proto\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x17confine/v1/stress.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n" +
+	"confine.v1\x1a\x18confine/v1/explain.proto\x1a\x19confine/v1/monitors.proto\x1a\x17confine/v1/result.proto\x1a\x14confine/v1/run.proto\x1a\x17confine/v1/stress.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n" +
 	"\x0eProfileRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.confine.v1.RunSpecR\x04spec\"|\n" +
@@ -1268,7 +1358,11 @@ const file_confine_v1_operator_proto_rawDesc = "" +
 	"containerd\x12\x18\n" +
 	"\aruntime\x18\a \x01(\tR\aruntime\x12\x1a\n" +
 	"\bplatform\x18\b \x01(\tR\bplatform\x12\x1a\n" +
-	"\bmonitors\x18\t \x03(\tR\bmonitors\"+\n" +
+	"\bmonitors\x18\t \x03(\tR\bmonitors\"-\n" +
+	"\x17DescribeMonitorsRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"J\n" +
+	"\x18DescribeMonitorsResponse\x12.\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x18.confine.v1.NodeMonitorsR\x05nodes\"+\n" +
 	"\x13ListProfilesRequest\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\"N\n" +
 	"\x14ListProfilesResponse\x126\n" +
@@ -1310,12 +1404,13 @@ const file_confine_v1_operator_proto_rawDesc = "" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x16\n" +
 	"\x14GetServerInfoRequest\"1\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion2\xd2\x05\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion2\xb1\x06\n" +
 	"\x0fOperatorService\x12D\n" +
 	"\aProfile\x12\x1a.confine.v1.ProfileRequest\x1a\x1b.confine.v1.ProfileResponse0\x01\x12V\n" +
 	"\rUploadCapture\x12 .confine.v1.UploadCaptureRequest\x1a!.confine.v1.UploadCaptureResponse(\x01\x12A\n" +
 	"\x06Stress\x12\x19.confine.v1.StressRequest\x1a\x1a.confine.v1.StressResponse0\x01\x12H\n" +
-	"\tListNodes\x12\x1c.confine.v1.ListNodesRequest\x1a\x1d.confine.v1.ListNodesResponse\x12Q\n" +
+	"\tListNodes\x12\x1c.confine.v1.ListNodesRequest\x1a\x1d.confine.v1.ListNodesResponse\x12]\n" +
+	"\x10DescribeMonitors\x12#.confine.v1.DescribeMonitorsRequest\x1a$.confine.v1.DescribeMonitorsResponse\x12Q\n" +
 	"\fListProfiles\x12\x1f.confine.v1.ListProfilesRequest\x1a .confine.v1.ListProfilesResponse\x12K\n" +
 	"\n" +
 	"GetProfile\x12\x1d.confine.v1.GetProfileRequest\x1a\x1e.confine.v1.GetProfileResponse\x12B\n" +
@@ -1335,82 +1430,88 @@ func file_confine_v1_operator_proto_rawDescGZIP() []byte {
 	return file_confine_v1_operator_proto_rawDescData
 }
 
-var file_confine_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_confine_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_confine_v1_operator_proto_goTypes = []any{
-	(*ProfileRequest)(nil),          // 0: confine.v1.ProfileRequest
-	(*ProfileResponse)(nil),         // 1: confine.v1.ProfileResponse
-	(*UploadCaptureRequest)(nil),    // 2: confine.v1.UploadCaptureRequest
-	(*UploadCaptureResponse)(nil),   // 3: confine.v1.UploadCaptureResponse
-	(*StressRequest)(nil),           // 4: confine.v1.StressRequest
-	(*StressResponse)(nil),          // 5: confine.v1.StressResponse
-	(*ListNodesRequest)(nil),        // 6: confine.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 7: confine.v1.ListNodesResponse
-	(*Node)(nil),                    // 8: confine.v1.Node
-	(*ListProfilesRequest)(nil),     // 9: confine.v1.ListProfilesRequest
-	(*ListProfilesResponse)(nil),    // 10: confine.v1.ListProfilesResponse
-	(*ProfileSummary)(nil),          // 11: confine.v1.ProfileSummary
-	(*GetProfileRequest)(nil),       // 12: confine.v1.GetProfileRequest
-	(*GetProfileResponse)(nil),      // 13: confine.v1.GetProfileResponse
-	(*ExplainRequest)(nil),          // 14: confine.v1.ExplainRequest
-	(*ExplainResponse)(nil),         // 15: confine.v1.ExplainResponse
-	(*CreateJoinTokenRequest)(nil),  // 16: confine.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 17: confine.v1.CreateJoinTokenResponse
-	(*GetServerInfoRequest)(nil),    // 18: confine.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil),   // 19: confine.v1.GetServerInfoResponse
-	(*RunSpec)(nil),                 // 20: confine.v1.RunSpec
-	(*Progress)(nil),                // 21: confine.v1.Progress
-	(*Result)(nil),                  // 22: confine.v1.Result
-	(*CaptureRef)(nil),              // 23: confine.v1.CaptureRef
-	(*StressSpec)(nil),              // 24: confine.v1.StressSpec
-	(*StressReport)(nil),            // 25: confine.v1.StressReport
-	(*timestamppb.Timestamp)(nil),   // 26: google.protobuf.Timestamp
-	(*Syscall)(nil),                 // 27: confine.v1.Syscall
-	(*Chain)(nil),                   // 28: confine.v1.Chain
-	(*AbsentPlace)(nil),             // 29: confine.v1.AbsentPlace
-	(*durationpb.Duration)(nil),     // 30: google.protobuf.Duration
+	(*ProfileRequest)(nil),           // 0: confine.v1.ProfileRequest
+	(*ProfileResponse)(nil),          // 1: confine.v1.ProfileResponse
+	(*UploadCaptureRequest)(nil),     // 2: confine.v1.UploadCaptureRequest
+	(*UploadCaptureResponse)(nil),    // 3: confine.v1.UploadCaptureResponse
+	(*StressRequest)(nil),            // 4: confine.v1.StressRequest
+	(*StressResponse)(nil),           // 5: confine.v1.StressResponse
+	(*ListNodesRequest)(nil),         // 6: confine.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 7: confine.v1.ListNodesResponse
+	(*Node)(nil),                     // 8: confine.v1.Node
+	(*DescribeMonitorsRequest)(nil),  // 9: confine.v1.DescribeMonitorsRequest
+	(*DescribeMonitorsResponse)(nil), // 10: confine.v1.DescribeMonitorsResponse
+	(*ListProfilesRequest)(nil),      // 11: confine.v1.ListProfilesRequest
+	(*ListProfilesResponse)(nil),     // 12: confine.v1.ListProfilesResponse
+	(*ProfileSummary)(nil),           // 13: confine.v1.ProfileSummary
+	(*GetProfileRequest)(nil),        // 14: confine.v1.GetProfileRequest
+	(*GetProfileResponse)(nil),       // 15: confine.v1.GetProfileResponse
+	(*ExplainRequest)(nil),           // 16: confine.v1.ExplainRequest
+	(*ExplainResponse)(nil),          // 17: confine.v1.ExplainResponse
+	(*CreateJoinTokenRequest)(nil),   // 18: confine.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 19: confine.v1.CreateJoinTokenResponse
+	(*GetServerInfoRequest)(nil),     // 20: confine.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),    // 21: confine.v1.GetServerInfoResponse
+	(*RunSpec)(nil),                  // 22: confine.v1.RunSpec
+	(*Progress)(nil),                 // 23: confine.v1.Progress
+	(*Result)(nil),                   // 24: confine.v1.Result
+	(*CaptureRef)(nil),               // 25: confine.v1.CaptureRef
+	(*StressSpec)(nil),               // 26: confine.v1.StressSpec
+	(*StressReport)(nil),             // 27: confine.v1.StressReport
+	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
+	(*NodeMonitors)(nil),             // 29: confine.v1.NodeMonitors
+	(*Syscall)(nil),                  // 30: confine.v1.Syscall
+	(*Chain)(nil),                    // 31: confine.v1.Chain
+	(*AbsentPlace)(nil),              // 32: confine.v1.AbsentPlace
+	(*durationpb.Duration)(nil),      // 33: google.protobuf.Duration
 }
 var file_confine_v1_operator_proto_depIdxs = []int32{
-	20, // 0: confine.v1.ProfileRequest.spec:type_name -> confine.v1.RunSpec
-	21, // 1: confine.v1.ProfileResponse.progress:type_name -> confine.v1.Progress
-	22, // 2: confine.v1.ProfileResponse.result:type_name -> confine.v1.Result
-	23, // 3: confine.v1.UploadCaptureRequest.capture:type_name -> confine.v1.CaptureRef
-	23, // 4: confine.v1.UploadCaptureResponse.capture:type_name -> confine.v1.CaptureRef
-	24, // 5: confine.v1.StressRequest.spec:type_name -> confine.v1.StressSpec
-	21, // 6: confine.v1.StressResponse.progress:type_name -> confine.v1.Progress
-	25, // 7: confine.v1.StressResponse.report:type_name -> confine.v1.StressReport
+	22, // 0: confine.v1.ProfileRequest.spec:type_name -> confine.v1.RunSpec
+	23, // 1: confine.v1.ProfileResponse.progress:type_name -> confine.v1.Progress
+	24, // 2: confine.v1.ProfileResponse.result:type_name -> confine.v1.Result
+	25, // 3: confine.v1.UploadCaptureRequest.capture:type_name -> confine.v1.CaptureRef
+	25, // 4: confine.v1.UploadCaptureResponse.capture:type_name -> confine.v1.CaptureRef
+	26, // 5: confine.v1.StressRequest.spec:type_name -> confine.v1.StressSpec
+	23, // 6: confine.v1.StressResponse.progress:type_name -> confine.v1.Progress
+	27, // 7: confine.v1.StressResponse.report:type_name -> confine.v1.StressReport
 	8,  // 8: confine.v1.ListNodesResponse.nodes:type_name -> confine.v1.Node
-	26, // 9: confine.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	11, // 10: confine.v1.ListProfilesResponse.profiles:type_name -> confine.v1.ProfileSummary
-	26, // 11: confine.v1.ProfileSummary.created:type_name -> google.protobuf.Timestamp
-	22, // 12: confine.v1.GetProfileResponse.result:type_name -> confine.v1.Result
-	27, // 13: confine.v1.ExplainResponse.syscall:type_name -> confine.v1.Syscall
-	28, // 14: confine.v1.ExplainResponse.chains:type_name -> confine.v1.Chain
-	29, // 15: confine.v1.ExplainResponse.absent:type_name -> confine.v1.AbsentPlace
-	30, // 16: confine.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	26, // 17: confine.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 18: confine.v1.OperatorService.Profile:input_type -> confine.v1.ProfileRequest
-	2,  // 19: confine.v1.OperatorService.UploadCapture:input_type -> confine.v1.UploadCaptureRequest
-	4,  // 20: confine.v1.OperatorService.Stress:input_type -> confine.v1.StressRequest
-	6,  // 21: confine.v1.OperatorService.ListNodes:input_type -> confine.v1.ListNodesRequest
-	9,  // 22: confine.v1.OperatorService.ListProfiles:input_type -> confine.v1.ListProfilesRequest
-	12, // 23: confine.v1.OperatorService.GetProfile:input_type -> confine.v1.GetProfileRequest
-	14, // 24: confine.v1.OperatorService.Explain:input_type -> confine.v1.ExplainRequest
-	16, // 25: confine.v1.OperatorService.CreateJoinToken:input_type -> confine.v1.CreateJoinTokenRequest
-	18, // 26: confine.v1.OperatorService.GetServerInfo:input_type -> confine.v1.GetServerInfoRequest
-	1,  // 27: confine.v1.OperatorService.Profile:output_type -> confine.v1.ProfileResponse
-	3,  // 28: confine.v1.OperatorService.UploadCapture:output_type -> confine.v1.UploadCaptureResponse
-	5,  // 29: confine.v1.OperatorService.Stress:output_type -> confine.v1.StressResponse
-	7,  // 30: confine.v1.OperatorService.ListNodes:output_type -> confine.v1.ListNodesResponse
-	10, // 31: confine.v1.OperatorService.ListProfiles:output_type -> confine.v1.ListProfilesResponse
-	13, // 32: confine.v1.OperatorService.GetProfile:output_type -> confine.v1.GetProfileResponse
-	15, // 33: confine.v1.OperatorService.Explain:output_type -> confine.v1.ExplainResponse
-	17, // 34: confine.v1.OperatorService.CreateJoinToken:output_type -> confine.v1.CreateJoinTokenResponse
-	19, // 35: confine.v1.OperatorService.GetServerInfo:output_type -> confine.v1.GetServerInfoResponse
-	27, // [27:36] is the sub-list for method output_type
-	18, // [18:27] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	28, // 9: confine.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	29, // 10: confine.v1.DescribeMonitorsResponse.nodes:type_name -> confine.v1.NodeMonitors
+	13, // 11: confine.v1.ListProfilesResponse.profiles:type_name -> confine.v1.ProfileSummary
+	28, // 12: confine.v1.ProfileSummary.created:type_name -> google.protobuf.Timestamp
+	24, // 13: confine.v1.GetProfileResponse.result:type_name -> confine.v1.Result
+	30, // 14: confine.v1.ExplainResponse.syscall:type_name -> confine.v1.Syscall
+	31, // 15: confine.v1.ExplainResponse.chains:type_name -> confine.v1.Chain
+	32, // 16: confine.v1.ExplainResponse.absent:type_name -> confine.v1.AbsentPlace
+	33, // 17: confine.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	28, // 18: confine.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	0,  // 19: confine.v1.OperatorService.Profile:input_type -> confine.v1.ProfileRequest
+	2,  // 20: confine.v1.OperatorService.UploadCapture:input_type -> confine.v1.UploadCaptureRequest
+	4,  // 21: confine.v1.OperatorService.Stress:input_type -> confine.v1.StressRequest
+	6,  // 22: confine.v1.OperatorService.ListNodes:input_type -> confine.v1.ListNodesRequest
+	9,  // 23: confine.v1.OperatorService.DescribeMonitors:input_type -> confine.v1.DescribeMonitorsRequest
+	11, // 24: confine.v1.OperatorService.ListProfiles:input_type -> confine.v1.ListProfilesRequest
+	14, // 25: confine.v1.OperatorService.GetProfile:input_type -> confine.v1.GetProfileRequest
+	16, // 26: confine.v1.OperatorService.Explain:input_type -> confine.v1.ExplainRequest
+	18, // 27: confine.v1.OperatorService.CreateJoinToken:input_type -> confine.v1.CreateJoinTokenRequest
+	20, // 28: confine.v1.OperatorService.GetServerInfo:input_type -> confine.v1.GetServerInfoRequest
+	1,  // 29: confine.v1.OperatorService.Profile:output_type -> confine.v1.ProfileResponse
+	3,  // 30: confine.v1.OperatorService.UploadCapture:output_type -> confine.v1.UploadCaptureResponse
+	5,  // 31: confine.v1.OperatorService.Stress:output_type -> confine.v1.StressResponse
+	7,  // 32: confine.v1.OperatorService.ListNodes:output_type -> confine.v1.ListNodesResponse
+	10, // 33: confine.v1.OperatorService.DescribeMonitors:output_type -> confine.v1.DescribeMonitorsResponse
+	12, // 34: confine.v1.OperatorService.ListProfiles:output_type -> confine.v1.ListProfilesResponse
+	15, // 35: confine.v1.OperatorService.GetProfile:output_type -> confine.v1.GetProfileResponse
+	17, // 36: confine.v1.OperatorService.Explain:output_type -> confine.v1.ExplainResponse
+	19, // 37: confine.v1.OperatorService.CreateJoinToken:output_type -> confine.v1.CreateJoinTokenResponse
+	21, // 38: confine.v1.OperatorService.GetServerInfo:output_type -> confine.v1.GetServerInfoResponse
+	29, // [29:39] is the sub-list for method output_type
+	19, // [19:29] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_confine_v1_operator_proto_init() }
@@ -1419,6 +1520,7 @@ func file_confine_v1_operator_proto_init() {
 		return
 	}
 	file_confine_v1_explain_proto_init()
+	file_confine_v1_monitors_proto_init()
 	file_confine_v1_result_proto_init()
 	file_confine_v1_run_proto_init()
 	file_confine_v1_stress_proto_init()
@@ -1436,7 +1538,7 @@ func file_confine_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_confine_v1_operator_proto_rawDesc), len(file_confine_v1_operator_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

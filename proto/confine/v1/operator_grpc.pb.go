@@ -21,15 +21,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	OperatorService_Profile_FullMethodName         = "/confine.v1.OperatorService/Profile"
-	OperatorService_UploadCapture_FullMethodName   = "/confine.v1.OperatorService/UploadCapture"
-	OperatorService_Stress_FullMethodName          = "/confine.v1.OperatorService/Stress"
-	OperatorService_ListNodes_FullMethodName       = "/confine.v1.OperatorService/ListNodes"
-	OperatorService_ListProfiles_FullMethodName    = "/confine.v1.OperatorService/ListProfiles"
-	OperatorService_GetProfile_FullMethodName      = "/confine.v1.OperatorService/GetProfile"
-	OperatorService_Explain_FullMethodName         = "/confine.v1.OperatorService/Explain"
-	OperatorService_CreateJoinToken_FullMethodName = "/confine.v1.OperatorService/CreateJoinToken"
-	OperatorService_GetServerInfo_FullMethodName   = "/confine.v1.OperatorService/GetServerInfo"
+	OperatorService_Profile_FullMethodName          = "/confine.v1.OperatorService/Profile"
+	OperatorService_UploadCapture_FullMethodName    = "/confine.v1.OperatorService/UploadCapture"
+	OperatorService_Stress_FullMethodName           = "/confine.v1.OperatorService/Stress"
+	OperatorService_ListNodes_FullMethodName        = "/confine.v1.OperatorService/ListNodes"
+	OperatorService_DescribeMonitors_FullMethodName = "/confine.v1.OperatorService/DescribeMonitors"
+	OperatorService_ListProfiles_FullMethodName     = "/confine.v1.OperatorService/ListProfiles"
+	OperatorService_GetProfile_FullMethodName       = "/confine.v1.OperatorService/GetProfile"
+	OperatorService_Explain_FullMethodName          = "/confine.v1.OperatorService/Explain"
+	OperatorService_CreateJoinToken_FullMethodName  = "/confine.v1.OperatorService/CreateJoinToken"
+	OperatorService_GetServerInfo_FullMethodName    = "/confine.v1.OperatorService/GetServerInfo"
 )
 
 // OperatorServiceClient is the client API for OperatorService service.
@@ -52,6 +53,9 @@ type OperatorServiceClient interface {
 	Stress(ctx context.Context, in *StressRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StressResponse], error)
 	// ListNodes lists the agents that ever joined.
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
+	// DescribeMonitors has nodes start each of their monitors, and tells which of
+	// them work and what they can see.
+	DescribeMonitors(ctx context.Context, in *DescribeMonitorsRequest, opts ...grpc.CallOption) (*DescribeMonitorsResponse, error)
 	// ListProfiles lists stored results, newest first.
 	ListProfiles(ctx context.Context, in *ListProfilesRequest, opts ...grpc.CallOption) (*ListProfilesResponse, error)
 	// GetProfile returns one stored result by id, or the newest of an image.
@@ -134,6 +138,16 @@ func (c *operatorServiceClient) ListNodes(ctx context.Context, in *ListNodesRequ
 	return out, nil
 }
 
+func (c *operatorServiceClient) DescribeMonitors(ctx context.Context, in *DescribeMonitorsRequest, opts ...grpc.CallOption) (*DescribeMonitorsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeMonitorsResponse)
+	err := c.cc.Invoke(ctx, OperatorService_DescribeMonitors_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorServiceClient) ListProfiles(ctx context.Context, in *ListProfilesRequest, opts ...grpc.CallOption) (*ListProfilesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListProfilesResponse)
@@ -204,6 +218,9 @@ type OperatorServiceServer interface {
 	Stress(*StressRequest, grpc.ServerStreamingServer[StressResponse]) error
 	// ListNodes lists the agents that ever joined.
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
+	// DescribeMonitors has nodes start each of their monitors, and tells which of
+	// them work and what they can see.
+	DescribeMonitors(context.Context, *DescribeMonitorsRequest) (*DescribeMonitorsResponse, error)
 	// ListProfiles lists stored results, newest first.
 	ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error)
 	// GetProfile returns one stored result by id, or the newest of an image.
@@ -236,6 +253,9 @@ func (UnimplementedOperatorServiceServer) Stress(*StressRequest, grpc.ServerStre
 }
 func (UnimplementedOperatorServiceServer) ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListNodes not implemented")
+}
+func (UnimplementedOperatorServiceServer) DescribeMonitors(context.Context, *DescribeMonitorsRequest) (*DescribeMonitorsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DescribeMonitors not implemented")
 }
 func (UnimplementedOperatorServiceServer) ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListProfiles not implemented")
@@ -316,6 +336,24 @@ func _OperatorService_ListNodes_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(OperatorServiceServer).ListNodes(ctx, req.(*ListNodesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_DescribeMonitors_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeMonitorsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).DescribeMonitors(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_DescribeMonitors_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).DescribeMonitors(ctx, req.(*DescribeMonitorsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -420,6 +458,10 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListNodes",
 			Handler:    _OperatorService_ListNodes_Handler,
+		},
+		{
+			MethodName: "DescribeMonitors",
+			Handler:    _OperatorService_DescribeMonitors_Handler,
 		},
 		{
 			MethodName: "ListProfiles",

@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,6 +71,19 @@ func (p *plugin) GRPCClient(context.Context, *goplugin.GRPCBroker, *grpc.ClientC
 func (p *plugin) Describe(ctx context.Context, _ *confinev1.DescribeRequest) (*confinev1.DescribeResponse, error) {
 	if p.how == "hangs when described" {
 		time.Sleep(time.Hour)
+	}
+	switch p.how {
+	case "crashes when described":
+		os.Exit(5)
+	case "can't work":
+		return nil, errors.New("this kernel is too old: install a newer one")
+	case "sees nothing":
+		return &confinev1.DescribeResponse{Name: "bad"}, nil
+	case "says too much":
+		return &confinev1.DescribeResponse{
+			Name: "another", Version: strings.Repeat("\x1b", 1<<20), Limits: slices.Repeat([]string{strings.Repeat("x", 1<<16)}, 100),
+			Capabilities: &confinev1.Capabilities{Exec: true},
+		}, nil
 	}
 	return &confinev1.DescribeResponse{Name: "bad", Version: status()}, nil
 }
