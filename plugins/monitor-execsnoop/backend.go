@@ -97,6 +97,10 @@ func (b *backend) working(ctx context.Context) (tool, error) {
 	}
 	var failed []error
 	for _, t := range found {
+		if ctx.Err() != nil {
+			failed = append(failed, fmt.Errorf("%s was not tried: there was no time left", t))
+			continue
+		}
 		err := try(ctx, t)
 		if err == nil {
 			b.tool = &t

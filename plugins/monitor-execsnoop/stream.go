@@ -276,12 +276,22 @@ func (s *stream) failure() error {
 func (s *stream) said() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.tool.kind == bcc && strings.Contains(string(s.errs), "find kernel headers") {
+		return fmt.Sprintf(": it compiles with the kernel's headers, which are missing: apt-get install linux-headers-%s, or libbpf-tools, whose execsnoop needs none", kernelRelease())
+	}
 	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(string(s.errs), "\uFFFD")), "\n")
 	last := strings.TrimSpace(lines[len(lines)-1])
 	if last == "" {
 		return ""
 	}
 	return ": " + last
+}
+
+// kernelRelease names the running kernel, as uname -r does.
+func kernelRelease() string {
+	var u unix.Utsname
+	_ = unix.Uname(&u) // it can't fail
+	return unix.ByteSliceToString(u.Release[:])
 }
 
 // flush returns when everything that happened before is handled.
