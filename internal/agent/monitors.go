@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -85,8 +86,9 @@ func (m *monitors) installed() ([]monitor.Plugin, error) {
 	return plugins, nil
 }
 
-// find returns the monitor of a name, or of the path of one that is installed:
-// what an operator names is started as root.
+// find returns the monitor of a name, or of the path of one that is installed
+// or configured. Others are refused: an operator may run containers on this
+// node, not any file of it as root.
 func (m *monitors) find(name string) (monitor.Plugin, error) {
 	plugins, err := m.installed()
 	if err != nil {
@@ -94,13 +96,13 @@ func (m *monitors) find(name string) (monitor.Plugin, error) {
 	}
 	var names []string
 	for _, p := range plugins {
-		if p.Name == name || p.Path == name {
+		if p.Name == name || filepath.Clean(p.Path) == filepath.Clean(name) {
 			return p, nil
 		}
 		names = append(names, p.Name)
 	}
 	if strings.Contains(name, "/") {
-		return monitor.Plugin{}, fault.New(codes.FailedPrecondition, "monitor %s is not one of this node's (%s): add it to its agent's configuration (monitors: NAME: path:), or put it into %s", name, strings.Join(names, ", "), m.dir)
+		return monitor.Plugin{}, fault.New(codes.FailedPrecondition, "monitor %s is not one of this node's (%s), and only those are started: allow it in its agent's configuration (monitors: NAME: path: %s), or put it into %s", name, strings.Join(names, ", "), name, m.dir)
 	}
 	return monitor.Plugin{}, fault.New(codes.FailedPrecondition, "monitor %q is not installed in %s (found: %s); install it or name another with --monitor", name, m.dir, strings.Join(names, ", "))
 }

@@ -44,6 +44,8 @@ type StandaloneOptions struct {
 	PluginDir string
 	// DataDir keeps results and facts, "" for the usual place.
 	DataDir string
+	// Monitor is the path of one more monitor's executable.
+	Monitor string
 }
 
 // System is the environment of the process itself, without Standalone.

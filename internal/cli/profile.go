@@ -36,7 +36,6 @@ type profileOptions struct {
 	timeout    time.Duration
 	quiet      time.Duration
 	workload   string
-	monitor    string
 	noProof    bool
 	noCache    bool
 	noNewPrivs bool
@@ -83,7 +82,6 @@ a file, it carries the profile alone (OCI and Docker read the same file).`,
 	f.DurationVar(&o.timeout, "timeout", 0, "limit of the observation (default 60s)")
 	f.DurationVar(&o.quiet, "quiet-period", 0, "time without new files after readiness (default 2s)")
 	f.StringVar(&o.workload, "workload", "", "command to run on the node against the container while it is watched")
-	f.StringVar(&o.monitor, "monitor", "", "monitor to watch with (default \"ebpf\")")
 	f.BoolVar(&o.noProof, "no-proof", false, "don't run again under the profile (exit code 3)")
 	f.BoolVar(&o.noCache, "no-cache", false, "upload and analyse everything anew")
 	f.BoolVar(&o.noNewPrivs, "no-new-privs", false, "run the container with no_new_privileges")

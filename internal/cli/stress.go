@@ -17,7 +17,6 @@ import (
 type stressOptions struct {
 	where
 	namespace string
-	monitor   string
 	count     uint32
 	parallel  uint32
 	env       []string
@@ -51,7 +50,6 @@ differ, failed or mixed, or events were lost.`,
 	f := cmd.Flags()
 	o.where.addFlags(f)
 	f.StringVar(&o.namespace, "namespace", "", "containerd namespace (default \"default\")")
-	f.StringVar(&o.monitor, "monitor", "", "monitor to watch with (default \"ebpf\")")
 	f.Uint32Var(&o.count, "count", 100, "how many containers")
 	f.Uint32Var(&o.parallel, "parallel", 1, "how many at once")
 	f.StringArrayVar(&o.env, "env", nil, "KEY=VALUE added to the image's environment; repeatable")

@@ -51,6 +51,9 @@ type Options struct {
 	PluginDir string
 	// DataDir keeps results and facts; /var/lib/confine/standalone when empty.
 	DataDir string
+	// Monitor is the path of one more monitor's executable, which is its name,
+	// too: it takes no other's place.
+	Monitor string
 }
 
 // Start starts the pair and waits until they are connected. The connection is
@@ -104,9 +107,13 @@ func (p *pair) start(ctx context.Context, o Options) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	var monitors map[string]agent.MonitorConfig
+	if o.Monitor != "" {
+		monitors = map[string]agent.MonitorConfig{o.Monitor: {Path: o.Monitor}}
+	}
 	name := nodeName()
 	a, err := agent.New(agent.Config{
-		Node: name, Containerd: o.Containerd, PluginDir: o.PluginDir,
+		Node: name, Containerd: o.Containerd, PluginDir: o.PluginDir, Monitors: monitors,
 		StateDir: filepath.Join(o.DataDir, "agent"), Logger: log.With("part", "agent"),
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"github.com/confinehq/confine/pkg/monitor"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
@@ -35,6 +36,9 @@ func newBackend(version string) *backend {
 
 // Describe implements monitor.Monitor: it loads the programs to find out.
 func (b *backend) Describe(context.Context) (*confinev1.DescribeResponse, error) {
+	if err := privileged(); err != nil {
+		return nil, err
+	}
 	w, err := load(&confinev1.Scope{}, nil)
 	if err != nil {
 		return nil, err
@@ -119,6 +123,21 @@ func inInitPIDNamespace() error {
 		return errors.New("the monitor runs in a PID namespace of its own; run the agent in the host's (hostPID)")
 	}
 	return nil
+}
+
+// privileged fails for a process that may not load programs: the kernel's own
+// answers to that mislead.
+func privileged() error {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&head, &sets[0]); err != nil {
+		return fmt.Errorf("read own capabilities: %w", err)
+	}
+	has := func(c int) bool { return sets[c/32].Effective&(1<<(c%32)) != 0 }
+	if has(unix.CAP_SYS_ADMIN) || has(unix.CAP_BPF) && has(unix.CAP_PERFMON) {
+		return nil
+	}
+	return errors.New("it may not load eBPF programs: it runs without CAP_BPF or CAP_PERFMON; run the agent as root, and let its configuration (monitors: capabilities:) withhold neither")
 }
 
 // explain adds what to do to an error of loading or attaching.

@@ -63,6 +63,8 @@ type world struct {
 	agent      *process
 	// address is where the server listens for TLS.
 	address string
+	// config is the file of the agent's configuration, "" for none.
+	config string
 }
 
 // newWorld starts everything with folders of its own, and stops it with the
@@ -129,9 +131,14 @@ func (w *world) startAgent(t *testing.T, token string) {
 	if token != "" {
 		env = []string{"CONFINE_AGENT_TOKEN=" + token}
 	}
-	w.agent = start(t, w.dir, "confine-agent", env, bin(t, "confine-agent"),
-		"--node", "n1", "--server", w.address, "--data", filepath.Join(w.dir, "agent"),
-		"--containerd", w.containerd.socket, "--namespace", namespace, "--plugins", bin(t, "plugins"))
+	args := []string{
+		bin(t, "confine-agent"), "--node", "n1", "--server", w.address, "--data", filepath.Join(w.dir, "agent"),
+		"--containerd", w.containerd.socket, "--namespace", namespace, "--plugins", bin(t, "plugins"),
+	}
+	if w.config != "" {
+		args = append(args, "--config", w.config)
+	}
+	w.agent = start(t, w.dir, "confine-agent", env, args...)
 	until(t, 20*time.Second, "node n1 is connected", func() bool {
 		if w.agent.ended() {
 			t.Fatalf("confine-agent ended: %v", w.agent.err)
