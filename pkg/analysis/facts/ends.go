@@ -17,11 +17,15 @@ func (o *Object) fallsThrough(fn *Func) bool {
 		if at < lo || !o.bound.has(at-o.textLo) {
 			return false
 		}
-		b := o.File.Bytes(at, fn.End-at)
+		b := o.File.From(at)
 		f := o.mach.flow(at, b)
 		if f.n == 0 {
 			return false
 		}
+		if at+uint64(f.n) > fn.End {
+			return o.straddles(fn, at, f)
+		}
+		b = b[:fn.End-at]
 		if o.mach.padding(b) > 0 {
 			pos = at
 			continue
@@ -29,6 +33,22 @@ func (o *Object) fallsThrough(fn *Func) bool {
 		return !f.kind.ends() && !o.mach.restorer(o, at)
 	}
 	return fn.End-fn.Start <= 256 && pos == fn.Start && fn.End > fn.Start && !o.allPadding(fn)
+}
+
+// straddles reports whether the last instruction of a function, at an address,
+// leads into the next although that begins in the middle of it: what it begins
+// at was taken for a start. The next one is then entered behind the instruction,
+// too. A table among the code looks like that as well.
+func (o *Object) straddles(fn *Func, at uint64, f flow) bool {
+	if f.kind.ends() || o.dataInText(fn.Start) {
+		return false
+	}
+	next := o.FuncAt(at + uint64(f.n))
+	if next < 0 || o.Facts.Funcs[next].Start != fn.End {
+		return false
+	}
+	o.entries[uint32(next)] = append(o.entries[uint32(next)], at+uint64(f.n))
+	return true
 }
 
 // dropPadding takes the way out of functions that hold nothing but padding and

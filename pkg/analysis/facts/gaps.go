@@ -5,7 +5,10 @@ const maxProbe = 256
 
 // gap reports whether an address lies between the unwind entries of an object
 // that has some: hand-written code, stubs, padding, or data among the code.
-func (o *Object) gap(addr uint64) bool { return len(o.File.FDEs) > 0 && !o.inFDE(addr) }
+// The code of Go's compiler, which has a table of its own, is no gap.
+func (o *Object) gap(addr uint64) bool {
+	return len(o.File.FDEs) > 0 && !o.inFDE(addr) && (addr < o.goSpan.lo || addr >= o.goSpan.hi)
+}
 
 // dataInText reports whether what lies at an address in a gap can't be code:
 // following it from there, up to the first calls, comes to bytes that are no

@@ -64,7 +64,6 @@ func (o *Object) heldByOffset() {
 	if !o.Facts.Go {
 		return
 	}
-	text := o.goText()
 	held := map[uint32]bool{}
 	for i := range o.Facts.Regions {
 		r := &o.Facts.Regions[i]
@@ -73,7 +72,7 @@ func (o *Object) heldByOffset() {
 		}
 		b := o.File.Bytes(r.Start, r.End-r.Start)
 		for p := 0; p+4 <= len(b); p += 4 {
-			to := text + uint64(le32(b[p:]))
+			to := o.goText + uint64(le32(b[p:]))
 			if !o.startsAt(to) {
 				continue
 			}
@@ -82,24 +81,13 @@ func (o *Object) heldByOffset() {
 			}
 		}
 	}
+	if o.goSpan.hi == 0 { // the tables can't be read
+		for fi := range o.Facts.Funcs {
+			held[uint32(fi)] = true
+		}
+	}
 	for fi := range held {
 		o.Facts.Held = append(o.Facts.Held, fi)
 	}
 	sort.Slice(o.Facts.Held, func(i, j int) bool { return o.Facts.Held[i] < o.Facts.Held[j] })
-}
-
-// goText is where the code of a Go program begins, as its tables count.
-func (o *Object) goText() uint64 {
-	for i := range o.File.Symtab {
-		if o.File.Symtab[i].Name == "runtime.text" {
-			return o.File.Symtab[i].Addr
-		}
-	}
-	text := o.textLo
-	for _, s := range o.File.Sections {
-		if s.Exec && s.Name == ".text" {
-			text = s.Addr
-		}
-	}
-	return text
 }

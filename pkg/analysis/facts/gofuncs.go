@@ -1,6 +1,8 @@
 package facts
 
 import (
+	"cmp"
+	"debug/elf"
 	"encoding/binary"
 
 	"github.com/confinehq/confine/pkg/analysis/object"
@@ -40,4 +42,100 @@ func goEntries(tab []byte, text uint64) ([]uint64, bool) {
 		}
 	}
 	return out, true
+}
+
+// goFuncs reads function starts from Go's own table.
+func (o *Object) goFuncs() {
+	text, known := o.findGoText()
+	entries, ok := goEntries(o.File.Bytes(o.File.GoPCLN[0], o.File.GoPCLN[1]), text)
+	if !ok || !known {
+		o.Facts.Warnings = append(o.Facts.Warnings, "unreadable Go function table")
+		return
+	}
+	o.goText = text
+	for _, a := range entries {
+		if o.code(a) {
+			o.enter(a, true)
+			o.goSpan.lo, o.goSpan.hi = min(cmp.Or(o.goSpan.lo, a), a), max(o.goSpan.hi, a)
+		}
+	}
+}
+
+// findGoText tells where the code of a Go program begins, as its tables count.
+// With code of other languages in front, that isn't where the section begins.
+// Before Go 1.26 the table has it; a symbol or the module's data (runtime,
+// moduledata) have it always, but symbols may be stripped.
+func (o *Object) findGoText() (uint64, bool) {
+	const textStart = 8 + 2*8 // in the header (runtime, pcHeader), from Go 1.18 on
+	if m := o.magic(); m == object.GoMagic118 || m == object.GoMagic120 {
+		if a, ok := o.addressIn(o.File.GoPCLN[0] + textStart); ok && o.code(a) {
+			return a, true
+		}
+	}
+	for _, tab := range [][]object.Symbol{o.File.Symtab, o.File.DynSyms} {
+		for i := range tab {
+			if tab[i].Name == "runtime.text" && tab[i].Defined {
+				return tab[i].Addr, true
+			}
+		}
+	}
+	return o.goModule()
+}
+
+// magic is the number that Go's function table begins with, 0 when it isn't there.
+func (o *Object) magic() uint32 {
+	if b := o.File.Bytes(o.File.GoPCLN[0], 4); b != nil {
+		return le32(b)
+	}
+	return 0
+}
+
+// goModule reads the begin of the code from the module's data, which begins with
+// the address of the function table. Behind that lie six slices, five of the
+// table itself (the names first), the address of an index, the first and the last
+// address, and the begin of the code.
+func (o *Object) goModule() (uint64, bool) {
+	const names, text = 8, 8 + 6*24 + 3*8
+	tab := o.File.GoPCLN
+	read := func(at uint64) (uint64, bool) {
+		if a, ok := o.addressIn(at); !ok || a != tab[0] {
+			return 0, false
+		}
+		if a, ok := o.addressIn(at + names); !ok || a < tab[0] || a-tab[0] > tab[1] {
+			return 0, false
+		}
+		a, ok := o.addressIn(at + text)
+		return a, ok && o.code(a)
+	}
+	for i := range o.File.Relocs {
+		if r := &o.File.Relocs[i]; r.Type == object.RRelative && r.Addend == tab[0] {
+			if a, ok := read(r.Addr); ok {
+				return a, true
+			}
+		}
+	}
+	for i := range o.File.Segments {
+		s := &o.File.Segments[i]
+		if s.Flags&elf.PF_X != 0 {
+			continue
+		}
+		b := o.File.From(s.Addr)
+		for p := uint64(-s.Addr & 7); p+8 <= uint64(len(b)); p += 8 {
+			if binary.LittleEndian.Uint64(b[p:]) != tab[0] {
+				continue
+			}
+			if a, ok := read(s.Addr + p); ok {
+				return a, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// addressIn reads an address in data, which a relocation may supply.
+func (o *Object) addressIn(at uint64) (uint64, bool) {
+	if i, ok := o.relocAt[at]; ok && o.File.Relocs[i].Type == object.RRelative {
+		return o.File.Relocs[i].Addend, true
+	}
+	return o.File.U64(at)
 }

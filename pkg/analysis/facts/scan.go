@@ -89,6 +89,10 @@ type Object struct {
 	// branchTables holds the tables that computed jumps go through, where they
 	// are found by following addresses; key: address of the jump.
 	branchTables map[uint64][]branchTable
+	// goText is where the code of Go begins, as its tables count, and goSpan is
+	// where its functions lie: from the first to the last of them.
+	goText uint64
+	goSpan span
 	// callbacks tells of functions that read a number behind a pointer when
 	// they are called back whether all who pass them are known.
 	callbacks map[uint32]bool
@@ -228,20 +232,6 @@ func (o *Object) seedStarts() {
 	}
 	if f.GoPCLN[1] > 0 {
 		o.goFuncs()
-	}
-}
-
-// goFuncs reads function starts from Go's own table.
-func (o *Object) goFuncs() {
-	entries, ok := goEntries(o.File.Bytes(o.File.GoPCLN[0], o.File.GoPCLN[1]), o.goText())
-	if !ok {
-		o.Facts.Warnings = append(o.Facts.Warnings, "unreadable Go function table")
-		return
-	}
-	for _, a := range entries {
-		if o.code(a) {
-			o.enter(a, true)
-		}
 	}
 }
 
