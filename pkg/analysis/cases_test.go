@@ -27,7 +27,9 @@ import (
 //	needs: COMMAND...        tools besides gcc ("!gcc" first: without gcc)
 //	variant: NAME FLAGS      one program of several; $FLAGS in build lines
 //	build: COMMAND           in a folder that holds the sources; makes $OUT/prog.
-//	                         mark.h is there, too; $CASE is $OUT in the root
+//	                         mark.h is there, too; $CASE is $OUT in the root, $CC
+//	                         and $CXX are gcc and g++, or clang and clang++ in
+//	                         variants whose names begin with clang
 //	program: PATH            what to analyse instead of $OUT/prog
 //	env: KEY=VALUE           of the program; $OUT is its folder in the root
 //	load: PATH               a file that it loads, relative to $OUT
@@ -203,12 +205,24 @@ func newWorld(t *testing.T) *world {
 // out is the case's folder in the root.
 func (c *testCase) out() string { return "/cases/" + c.id() }
 
+// compilers are those for C and C++, by what a variant is named after.
+func (c *testCase) compilers() (cc, cxx string) {
+	if strings.HasPrefix(c.variant, "clang") {
+		return "clang", "clang++"
+	}
+	return "gcc", "g++"
+}
+
 // need skips a case whose tools aren't there.
 func (c *testCase) need(t *testing.T) {
 	t.Helper()
 	tools := c.words("needs")
 	if !slices.Contains(tools, "!gcc") {
-		tools = append(tools, "gcc")
+		cc, _ := c.compilers()
+		tools = append(tools, cc)
+	}
+	if strings.Contains(c.flags, "-fuse-ld=lld") {
+		tools = append(tools, "ld.lld")
 	}
 	for _, tool := range tools {
 		if strings.HasPrefix(tool, "!") {
@@ -241,10 +255,11 @@ func (c *testCase) build(t *testing.T, w *world) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	cc, cxx := c.compilers()
 	for _, b := range c.all("build") {
 		cmd := exec.Command("sh", "-ec", b)
 		cmd.Dir = src
-		cmd.Env = append(os.Environ(), "OUT="+out, "CASE="+c.out(), "FLAGS="+c.flags, "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+		cmd.Env = append(os.Environ(), "OUT="+out, "CASE="+c.out(), "FLAGS="+c.flags, "CC="+cc, "CXX="+cxx, "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 		if msg, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", b, err, msg)
 		}

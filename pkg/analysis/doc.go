@@ -33,8 +33,15 @@
 //   - Pointers in position-independent objects are made by relocations; in
 //     programs with fixed addresses, every aligned word and every immediate
 //     that is the address of code counts as one.
-//   - A section of data is reached as a whole by any address in it, or up to
-//     128 bytes before it: array bases that compilers fold are not further off.
+//   - A section of data is reached as a whole by any address in it, up to 128
+//     bytes before it, or at its end: array bases that compilers fold are not
+//     further off.
+//   - Where the global offset table begins at the end of another section, its
+//     address is that of the end, unless the function that computes it has
+//     instructions that read memory through a register.
+//   - An address of a function that code loads into a register which calls leave
+//     alone, and uses there for nothing but calls, goes nowhere else: landing
+//     pads included, as the unwinder's tables name them.
 //   - Functions keep their calling convention: the System V one (or Go's, in
 //     Go programs), with callee-saved registers saved, and callees write
 //     nothing of their callers' stack frames but what they were given a

@@ -25,17 +25,18 @@ func (o *Object) regionAt(addr uint64) int {
 		return i
 	}
 	// One past the end of a section is a legal address too (loop bounds), and
-	// belongs to the section before it.
+	// belongs to the section before it. Where another begins there, reach knows.
 	if i > 0 && rs[i-1].End == addr {
 		return i - 1
 	}
 	return -1
 }
 
-func (o *Object) isGOT(region int) bool {
-	n := o.Facts.Regions[region].Name
-	return n == ".got" || n == ".got.plt"
-}
+func (o *Object) isGOT(region int) bool { return isGOT(o.Facts.Regions[region].Name) }
+
+// isGOT reports whether a section of that name is the global offset table, or a
+// part of it.
+func isGOT(name string) bool { return name == ".got" || name == ".got.plt" }
 
 // importOf returns the index of the import for a dynamic symbol.
 func (o *Object) importOf(sym int32) uint32 {
@@ -118,6 +119,14 @@ func (o *Object) address(fn *Func, to uint64, kind EdgeKind) {
 		if s, ok := o.stringAt(to); ok {
 			fn.Strings = append(fn.Strings, s)
 		}
+		for _, d := range o.objects[to] {
+			if k := o.regionAt(d); k >= 0 {
+				o.reach(fn, k, d)
+			}
+			if s, ok := o.stringAt(d); ok {
+				fn.Strings = append(fn.Strings, s)
+			}
+		}
 	}
 }
 
@@ -125,10 +134,16 @@ func (o *Object) address(fn *Func, to uint64, kind EdgeKind) {
 // lie ("array[i-1]" with i >= 1 addresses array-1).
 const maxBias = 128
 
-// reach adds the region of a data address, and the next one when the address
-// is so near to its start that it may be its biased base.
+// reach adds the region of a data address, the next one when the address is so
+// near to its start that it may be its biased base, and the one before when it
+// is the end of that: an array may be walked from its end.
 func (o *Object) reach(fn *Func, r int, to uint64) {
 	fn.Regions = append(fn.Regions, uint32(r))
+	for k := r - 1; k >= 0 && o.Facts.Regions[k].End == to && to == o.Facts.Regions[r].Start; k-- {
+		if !o.isGOT(k) {
+			fn.Regions = append(fn.Regions, uint32(k))
+		}
+	}
 	if r+1 < len(o.Facts.Regions) && !o.isGOT(r+1) && o.Facts.Regions[r+1].Start-to <= maxBias && to < o.Facts.Regions[r+1].Start {
 		fn.Regions = append(fn.Regions, uint32(r+1))
 	}
@@ -272,6 +287,10 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			if j, ok := o.relocAt[r.to]; ok && o.File.Relocs[j].Type == object.RTLS {
 				return // the argument of __tls_get_addr
 			}
+			if o.endOf(fn, i, r.to) {
+				o.reach(fn, i-1, r.to)
+				return
+			}
 			// The table's own address: base of large-model accesses; or only
 			// _DYNAMIC arithmetic in the loader itself. All slots count.
 			fn.Regions = append(fn.Regions, uint32(i))
@@ -307,8 +326,32 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			o.address(fn, r.to, EdgeRef)
 			return
 		}
+		if i := o.regionAt(r.to); i >= 0 && o.isGOT(i) && o.endOf(fn, i, r.to) {
+			o.reach(fn, i-1, r.to)
+			return
+		}
 		o.address(fn, r.to, EdgeRef)
 	}
+}
+
+// endOf reports whether the address of the global offset table's begin, in a
+// function, is that of the end of what lies before it: so it is in the start-up
+// code of programs that LLVM's linker made. A function that reads the table
+// through its address has an instruction that could.
+func (o *Object) endOf(fn *Func, got int, to uint64) bool {
+	m, ok := o.mach.(interface{ based(code []byte) bool })
+	if !ok || to != o.Facts.Regions[got].Start || got == 0 || o.Facts.Regions[got-1].End != to {
+		return false
+	}
+	for at := fn.Start; at < fn.End; {
+		code := o.File.Bytes(at, fn.End-at)
+		n := o.mach.flow(at, code).n
+		if n == 0 || m.based(code) {
+			return false
+		}
+		at += uint64(n)
+	}
+	return true
 }
 
 // page counts everything that begins in a page as referred to.

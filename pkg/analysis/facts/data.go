@@ -122,7 +122,16 @@ func (o *Object) pointTo(g *Region, to uint64) {
 		if s, ok := o.stringAt(to); ok {
 			g.Strings = append(g.Strings, s)
 		}
-		for _, e := range o.relativeTable(to) {
+		table := o.relativeTable(to)
+		for _, d := range o.objects[to] {
+			if k := o.regionAt(d); k >= 0 && !o.isGOT(k) && &o.Facts.Regions[k] != g {
+				g.Regions = append(g.Regions, uint32(k))
+			}
+			if s, ok := o.stringAt(d); ok {
+				g.Strings = append(g.Strings, s)
+			}
+		}
+		for _, e := range table {
 			if fn := o.FuncAt(e.to); fn >= 0 {
 				g.Funcs = append(g.Funcs, uint32(fn))
 				o.inner(fn, e.to)

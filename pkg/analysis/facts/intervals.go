@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"slices"
 	"sort"
+
+	"github.com/confinehq/confine/pkg/analysis/object"
 )
 
 // intervals cuts the code into functions: unwind ranges as they are, gaps at
@@ -81,9 +83,18 @@ func (o *Object) tailTargets() {
 }
 
 func (o *Object) inFDE(a uint64) bool {
+	_, ok := o.fde(a)
+	return ok
+}
+
+// fde returns the unwind entry of an address.
+func (o *Object) fde(a uint64) (object.FDE, bool) {
 	fdes := o.File.FDEs
 	i := sort.Search(len(fdes), func(i int) bool { return fdes[i].End > a })
-	return i < len(fdes) && fdes[i].Start <= a
+	if i == len(fdes) || fdes[i].Start > a {
+		return object.FDE{}, false
+	}
+	return fdes[i], true
 }
 
 // FuncAt returns the index of the function that holds addr, -1 when none.

@@ -35,7 +35,7 @@ func (o *Object) relativeTables() (again bool) {
 	for _, at := range o.indir {
 		computed[o.FuncAt(at)] = true
 	}
-	o.tabled = map[uint64][]entry{}
+	o.tabled, o.objects = map[uint64][]entry{}, map[uint64][]uint64{}
 	var found []ref
 	for i := range o.refs {
 		r := &o.refs[i]
@@ -128,6 +128,9 @@ func (o *Object) relativeTable(base uint64) []entry {
 	if !ok {
 		t = o.readTable(base, o.named)
 		o.tabled[base] = t
+		if d := o.readObjects(base, o.named); len(d) > 0 {
+			o.objects[base] = d
+		}
 	}
 	return t
 }
@@ -171,6 +174,46 @@ func (o *Object) readTable(base uint64, bounds []uint64) []entry {
 	}
 	if len(weak) >= minRun {
 		out = append(out, weak...)
+	}
+	return out
+}
+
+// readObjects returns where the words at base lead as distances from there, if
+// there are two or more that lead to data: to what may hold pointers, and to
+// texts.
+func (o *Object) readObjects(base uint64, bounds []uint64) []uint64 {
+	s := o.File.SectionAt(base)
+	if s < 0 || base&3 != 0 {
+		return nil
+	}
+	sec := &o.File.Sections[s]
+	if sec.NoBits || sec.Exec || sec.Write || linkers(sec.Name) {
+		return nil
+	}
+	end := upTo(bounds, base, sec.Addr+sec.Size)
+	b := o.File.Bytes(base, end-base)
+	if len(b) > maxTable*4 {
+		b = b[:maxTable*4]
+	}
+	var out []uint64
+	run := 0
+	for ; run*4+4 <= len(b); run++ {
+		to := base + uint64(int64(int32(le32(b[run*4:]))))
+		if to >= base && to < end {
+			break // distances lead out of the table
+		}
+		t := o.File.SectionAt(to)
+		if t < 0 || o.File.Sections[t].Exec || linkers(o.File.Sections[t].Name) {
+			break
+		}
+		if o.File.Sections[t].Write {
+			out = append(out, to)
+		} else if before := o.File.Bytes(to-1, 1); before != nil && before[0] == 0 {
+			out = append(out, to)
+		}
+	}
+	if run < minRun {
+		return nil
 	}
 	return out
 }

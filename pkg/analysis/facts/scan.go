@@ -23,13 +23,14 @@ const (
 	refAddr                    // the address itself is computed (lea)
 	refImm                     // an immediate that may be the address
 	refBase                    // the address is computed to find the global offset table by it
+	refHeld                    // the address is computed, or read, only to call it; the calls have references of their own
 	refPage                    // any address in the 4096 bytes from there on
 )
 
 // names reports whether the address itself is meant, not code that control
 // goes to or what lies near it: where such a thing lies, a table before it ends.
 func (k refKind) names() bool {
-	return k != refJump && k != refSlot && k != refBase && k != refPage
+	return k != refJump && k != refSlot && k != refBase && k != refHeld && k != refPage
 }
 
 // ref is one address in one instruction.
@@ -65,13 +66,14 @@ type Object struct {
 	sites   []rawSite
 	indir   []uint64 // addresses of computed jumps (not calls)
 	icalls  []uint64
-	wides   []wideImm          // 64-bit immediates, until they are looked at
-	named   []uint64           // addresses that code or data names, sorted
-	tabled  map[uint64][]entry // addresses of data to where the words of a table there lead
-	targets bitset             // known targets, by address - textLo: where code is entered
-	starts  bitset             // those of them at which a function begins
-	relocAt map[uint64]int     // address of a slot to its index in File.Relocs
-	imports map[int32]uint32   // index of a dynamic symbol to that of an import
+	wides   []wideImm           // 64-bit immediates, until they are looked at
+	named   []uint64            // addresses that code or data names, sorted
+	tabled  map[uint64][]entry  // addresses of data to where the words of a table there lead
+	objects map[uint64][]uint64 // addresses of data to those to which the words of a table there lead
+	targets bitset              // known targets, by address - textLo: where code is entered
+	starts  bitset              // those of them at which a function begins
+	relocAt map[uint64]int      // address of a slot to its index in File.Relocs
+	imports map[int32]uint32    // index of a dynamic symbol to that of an import
 	strIdx  map[string]uint32
 	entries map[uint32][]uint64 // function index to entries that aren't its start
 	tables  map[uint32][]uint64 // function index to targets of its jump tables inside of it
@@ -177,6 +179,7 @@ func (o *Object) build(ctx context.Context) error {
 		o.intervals()
 	}
 	o.regions()
+	o.heldCalls()
 	o.attribute()
 	o.data()
 	o.exports()

@@ -41,7 +41,7 @@ func (f *File) ehFrame() {
 	if start == 0 {
 		return
 	}
-	cies := map[uint64]byte{} // address of a CIE to its FDE pointer encoding
+	cies := map[uint64]cie{} // by address
 	p, end := start, start+size
 	limit := len(f.Data)/8 + 1
 	for n := 0; p < end && n < limit; n++ {
@@ -70,20 +70,20 @@ func (f *File) ehFrame() {
 		}
 		id := le.Uint32(idb)
 		if id != 0 {
-			cie := body - uint64(id)
-			enc, ok := cies[cie]
+			addr := body - uint64(id)
+			c, ok := cies[addr]
 			if !ok {
-				enc, ok = f.cieEncoding(cie)
+				c, ok = f.cie(addr)
 				if !ok {
 					f.warn("unreadable unwind entry at %#x", p)
 				}
-				cies[cie] = enc
+				cies[addr] = c
 			}
-			if enc != ehOmit {
-				if pc, at, ok := f.encoded(enc, body+4, 0); ok {
+			if c.pointers != ehOmit {
+				if pc, at, ok := f.encoded(c.pointers, body+4, 0); ok {
 					pc = f.words.cut(pc)
-					if n, _, ok := f.encoded(enc&0x0f, at, 0); ok && n > 0 && pc+n > pc && f.InExec(pc) {
-						f.FDEs = append(f.FDEs, FDE{pc, pc + n})
+					if n, at, ok := f.encoded(c.pointers&0x0f, at, 0); ok && n > 0 && pc+n > pc && f.InExec(pc) {
+						f.FDEs = append(f.FDEs, FDE{pc, pc + n, f.lsda(c, at)})
 					}
 				}
 			}
@@ -109,64 +109,77 @@ func (f *File) ehFrame() {
 	f.FDEs = out
 }
 
-// cieEncoding returns the pointer encoding of the FDEs of a CIE.
-func (f *File) cieEncoding(cie uint64) (byte, bool) {
-	b := f.Bytes(cie, 4)
+// cie is what a common information entry says of its FDEs: how their pointers
+// are encoded, and those to the tables of landing pads, ehOmit when there are
+// none.
+type cie struct{ pointers, lsda byte }
+
+// cie reads a common information entry.
+func (f *File) cie(addr uint64) (cie, bool) {
+	none := cie{ehOmit, ehOmit}
+	b := f.Bytes(addr, 4)
 	if b == nil {
-		return ehOmit, false
+		return none, false
 	}
-	p := cie + 8
+	p := addr + 8
 	if le.Uint32(b) == 0xffffffff {
 		p += 8
 	}
 	vb := f.Bytes(p, 1)
 	aug, ok := f.CString(p+1, 64)
 	if vb == nil || !ok {
-		return ehOmit, false
+		return none, false
 	}
 	p += 2 + uint64(len(aug))
 	if _, p, ok = f.leb(p); !ok { // code alignment
-		return ehOmit, false
+		return none, false
 	}
 	if _, p, ok = f.leb(p); !ok { // data alignment
-		return ehOmit, false
+		return none, false
 	}
 	if vb[0] == 1 {
 		p++
 	} else if _, p, ok = f.leb(p); !ok {
-		return ehOmit, false
+		return none, false
 	}
+	out := cie{ehAbsPtr, ehOmit}
 	if aug == "" {
-		return ehAbsPtr, true
+		return out, true
 	}
 	if aug[0] != 'z' {
-		return ehOmit, false
+		return none, false
 	}
 	if _, p, ok = f.leb(p); !ok {
-		return ehOmit, false
+		return none, false
 	}
+	pointers := false
 	for _, c := range aug[1:] {
+		if c == 'S' || c == 'B' {
+			continue
+		}
 		b := f.Bytes(p, 1)
 		if b == nil {
-			return ehOmit, false
+			return none, false
 		}
+		p++
 		switch c {
 		case 'R':
-			return b[0], true
+			out.pointers, pointers = b[0], true
 		case 'L':
-			p++
+			out.lsda = b[0]
 		case 'P':
-			_, q, ok := f.encoded(b[0], p+1, 0)
-			if !ok {
-				return ehOmit, false
+			if _, p, ok = f.encoded(b[0], p, 0); !ok {
+				return none, false
 			}
-			p = q
-		case 'S', 'B':
 		default:
-			return ehOmit, false
+			if !pointers {
+				return none, false
+			}
+			out.lsda = ehOmit - 1 // no encoding: what follows isn't known
+			return out, true
 		}
 	}
-	return ehAbsPtr, true
+	return out, true
 }
 
 func (f *File) leb(p uint64) (uint64, uint64, bool) {

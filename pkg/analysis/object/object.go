@@ -75,7 +75,10 @@ type Reloc struct {
 }
 
 // FDE is one function's range from .eh_frame.
-type FDE struct{ Start, End uint64 }
+type FDE struct {
+	Start, End uint64
+	LSDA       uint64 // address of the table of its landing pads, 0 when there is none
+}
 
 // File is a parsed object. The slices refer to the bytes given to Parse.
 type File struct {
