@@ -413,6 +413,7 @@ func Decode(data []byte) (*Facts, error) {
 	if err := r.end(); err != nil {
 		return nil, err
 	}
+	f.index()
 	return f, f.check()
 }
 

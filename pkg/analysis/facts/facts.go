@@ -163,4 +163,7 @@ type Facts struct {
 	Symbols map[uint32]string
 	// Warnings lists parts that could not be read.
 	Warnings []string
+
+	// byName is where the exports of a name begin; nil before index.
+	byName map[string]int32
 }

@@ -129,6 +129,7 @@ func Build(ctx context.Context, f *object.File) (*Object, error) {
 	if err := o.build(ctx); err != nil {
 		return nil, err
 	}
+	o.Facts.index()
 	return o, nil
 }
 

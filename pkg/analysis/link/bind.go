@@ -1,44 +1,47 @@
 package link
 
-import (
-	"sort"
+import "github.com/confinehq/confine/pkg/analysis/facts"
 
-	"github.com/confinehq/confine/pkg/analysis/facts"
-)
-
-// Lookup returns the indexes of the exports that a reference can bind to in
+// Lookup appends the indexes of the exports that a reference can bind to in
 // one object: the one of the version asked for, or the default one. An object
 // without versions satisfies every reference (glibc, elf/dl-lookup.c).
-func Lookup(f *facts.Facts, name, version string) []int {
-	e := f.Exports
-	i := sort.Search(len(e), func(i int) bool { return e[i].Name >= name })
-	var exact, plain, any []int
-	for ; i < len(e) && e[i].Name == name; i++ {
-		any = append(any, i)
-		switch {
-		case e[i].Version == version:
-			exact = append(exact, i)
-		case e[i].Version == "" || version == "" && !e[i].Hidden:
-			plain = append(plain, i)
+func Lookup(out []int, f *facts.Facts, name, version string) []int {
+	first, end := f.Named(name)
+	if first == end {
+		return out
+	}
+	before := len(out)
+	if version != "" {
+		for i := first; i < end; i++ {
+			if f.Exports[i].Version == version {
+				out = append(out, i)
+			}
+		}
+		if len(out) > before {
+			return out
 		}
 	}
-	switch {
-	case len(exact) > 0 && version != "":
-		return exact
-	case len(exact)+len(plain) > 0:
-		return append(exact, plain...)
-	case version == "":
-		return any
+	for i := first; i < end; i++ {
+		if version == "" && f.Exports[i].Version == "" {
+			out = append(out, i)
+		}
 	}
-	return nil
+	for i := first; i < end; i++ {
+		e := &f.Exports[i]
+		if e.Version != version && (e.Version == "" || version == "" && !e.Hidden) {
+			out = append(out, i)
+		}
+	}
+	if len(out) == before && version == "" {
+		return LookupAny(out, f, name)
+	}
+	return out
 }
 
-// LookupAny returns all exports of a name, whatever their version.
-func LookupAny(f *facts.Facts, name string) []int {
-	e := f.Exports
-	i := sort.Search(len(e), func(i int) bool { return e[i].Name >= name })
-	var out []int
-	for ; i < len(e) && e[i].Name == name; i++ {
+// LookupAny appends all exports of a name, whatever their version.
+func LookupAny(out []int, f *facts.Facts, name string) []int {
+	first, end := f.Named(name)
+	for i := first; i < end; i++ {
 		out = append(out, i)
 	}
 	return out

@@ -103,7 +103,7 @@ func (g *graph) lookedUpAnywhere() {
 	}
 	for _, m := range g.members {
 		for k := range m.facts.Exports {
-			if e := &m.facts.Exports[k]; e.Func > 0 && g.paths[e.Name] {
+			if e := &m.facts.Exports[k]; e.Func > 0 && g.reachedText(e.Name) {
 				m.rooted[e.Func-1] = true
 			}
 		}
@@ -191,11 +191,12 @@ func (a *arguments) parameter(p argument) *values {
 // parameters of their own that they pass on; false when it can be anything.
 func (a *arguments) passed(p argument, out *values) ([]argument, bool) {
 	m := a.g.members[p.n.m]
-	if len(m.taken[p.n.i]) > 0 || m.rooted[p.n.i] || len(m.callers[p.n.i]) == 0 {
+	id := a.g.trail.id(p.n)
+	if !a.g.taken.empty(id) || m.rooted[p.n.i] || a.g.callers.empty(id) {
 		return nil, false
 	}
 	var next []argument
-	for _, c := range m.callers[p.n.i] {
+	for c := range a.g.callers.of(id) {
 		to, imported := p.n.i, false
 		if c.imp >= 0 {
 			to, imported = uint32(c.imp), true

@@ -8,53 +8,46 @@ import (
 	"github.com/confinehq/confine/pkg/analysis/link"
 )
 
+// binding is what is known of an import of a member.
+type binding struct {
+	targets []target
+	// asked is set when role and watched are known.
+	asked   bool
+	role    role
+	watched bool // services ask for those who use it
+}
+
 // bind returns what an import binds to.
-func (g *graph) bind(mi int32, imp uint32) []target {
+func (g *graph) bind(mi int32, imp uint32) *binding {
 	m := g.members[mi]
-	if t, ok := m.bound[imp]; ok {
-		return t
+	b := &m.imports[imp]
+	if !b.asked {
+		name := m.facts.Imports[imp].Name
+		_, watched := g.watched[name]
+		b.asked, b.role, b.watched = true, roleOf(name), watched
 	}
-	im := &m.facts.Imports[imp]
+	if len(b.targets) == 0 {
+		// What isn't there yet may come with a library that is loaded later.
+		b.targets = g.targets(mi, &m.facts.Imports[imp])
+	}
+	return b
+}
+
+func (g *graph) targets(mi int32, im *facts.Import) []target {
+	exact := func(f *facts.Facts) []int { return link.Lookup(g.ids[:0], f, im.Name, im.Version) }
+	any := func(f *facts.Facts) []int { return link.LookupAny(g.ids[:0], f, im.Name) }
 	var out []target
-	add := func(j int32, ids []int) {
-		for _, k := range ids {
-			e := &g.members[j].facts.Exports[k]
-			if e.Func > 0 {
-				out = append(out, target{node{m: j, i: e.Func - 1}, true})
-			}
-			if e.Region > 0 {
-				out = append(out, target{node{m: j, i: e.Region - 1, region: true}, false})
-			}
-		}
-	}
-	find := func(scope []int32, look func(*facts.Facts) []int) bool {
-		for _, j := range scope {
-			if im.Copy && j == mi {
-				continue
-			}
-			ids := look(g.members[j].facts)
-			if len(ids) == 0 {
-				continue
-			}
-			add(j, ids)
-			for _, alt := range g.members[j].link.Alternates {
-				if a, ok := g.index[alt]; ok {
-					add(a, look(g.members[a].facts))
-				}
-			}
-			return true
-		}
-		return false
-	}
-	all := make([]int32, len(g.members))
-	for i := range all {
-		all[i] = int32(i)
-	}
-	exact := func(f *facts.Facts) []int { return link.Lookup(f, im.Name, im.Version) }
-	any := func(f *facts.Facts) []int { return link.LookupAny(f, im.Name) }
 	// The loader's order first; then, for what it would refuse or find
 	// through another group, anything of that name.
-	_ = find(m.scope, exact) || find(all, exact) || find(m.scope, any) || find(all, any)
+	for _, way := range []struct {
+		scope []int32
+		look  func(*facts.Facts) []int
+	}{{g.members[mi].scope, exact}, {g.everyone, exact}, {g.members[mi].scope, any}, {g.everyone, any}} {
+		var found bool
+		if out, found = g.find(mi, im, way.scope, way.look); found {
+			break
+		}
+	}
 	if im.Own {
 		if im.OwnFunc > 0 {
 			out = append(out, target{node{m: mi, i: im.OwnFunc - 1}, true})
@@ -63,9 +56,41 @@ func (g *graph) bind(mi int32, imp uint32) []target {
 			out = append(out, target{node{m: mi, i: im.OwnRegion - 1, region: true}, false})
 		}
 	}
-	if len(out) > 0 {
-		// What isn't there yet may come with a library that is loaded later.
-		m.bound[imp] = out
+	return out
+}
+
+// find looks for what an import binds to in the first member of a scope that
+// has it.
+func (g *graph) find(mi int32, im *facts.Import, scope []int32, look func(*facts.Facts) []int) (out []target, found bool) {
+	for _, j := range scope {
+		if im.Copy && j == mi {
+			continue
+		}
+		ids := look(g.members[j].facts)
+		if len(ids) == 0 {
+			continue
+		}
+		out = g.exported(out, j, ids)
+		for _, alt := range g.members[j].link.Alternates {
+			if a, ok := g.index[alt]; ok {
+				out = g.exported(out, a, look(g.members[a].facts))
+			}
+		}
+		return out, true
+	}
+	return nil, false
+}
+
+// exported appends what some exports of a member are.
+func (g *graph) exported(out []target, j int32, ids []int) []target {
+	for _, k := range ids {
+		e := &g.members[j].facts.Exports[k]
+		if e.Func > 0 {
+			out = append(out, target{node{m: j, i: e.Func - 1}, true})
+		}
+		if e.Region > 0 {
+			out = append(out, target{node{m: j, i: e.Region - 1, region: true}, false})
+		}
 	}
 	return out
 }
@@ -87,11 +112,11 @@ func (g *graph) resolvers(from int32) {
 			if !g.indirectNames[m.facts.Imports[k].Name] {
 				continue
 			}
-			for _, t := range g.bind(i, uint32(k)) {
+			for _, t := range g.bind(i, uint32(k)).targets {
 				if t.fun {
 					g.members[t.n.m].rooted[t.n.i] = true
 				}
-				g.enter(t.n, g.cause, "init", direct)
+				g.enter(t.n, g.cause, edgeInit, direct)
 			}
 		}
 	}

@@ -23,7 +23,7 @@ type byName struct {
 const protExec = 4
 
 // noteByName takes in a call of one of the functions that matter.
-func (g *graph) noteByName(n node, imp uint32) {
+func (g *graph) noteByName(n node, imp uint32, r role) {
 	b := func() *byName {
 		m := g.members[n.m]
 		if m.byName == nil {
@@ -31,12 +31,12 @@ func (g *graph) noteByName(n node, imp uint32) {
 		}
 		return m.byName
 	}
-	switch g.members[n.m].facts.Imports[imp].Name {
-	case "ffi_call":
+	switch r {
+	case roleForeign:
 		b().foreign = true
-	case "mmap", "mmap64", "mprotect", "pkey_mprotect":
+	case roleProtects:
 		b().execs = append(b().execs, use{n, imp, true})
-	case "dlsym", "dlvsym":
+	case roleLooksUp:
 		names, ok := g.names(n, imp, facts.Argument(g.members[n.m].facts.Machine, 1))
 		if ok && !names.Computed {
 			return
@@ -113,11 +113,12 @@ func (g *graph) executable(n node, sites []facts.Site, depth int, unknown bool) 
 		}
 		params = append(params, sites[i].Params...)
 	}
-	if depth == maxPassed || len(params) > 0 && len(m.taken[n.i]) > 0 {
+	id := g.trail.id(n)
+	if depth == maxPassed || len(params) > 0 && !g.taken.empty(id) {
 		return unknown
 	}
 	callers := map[uint32]bool{}
-	for _, c := range m.callers[n.i] {
+	for c := range g.callers.of(id) {
 		if c.m == n.m && c.imp < 0 {
 			callers[c.fn] = true
 		}

@@ -116,7 +116,7 @@ func (t *Trail) to(n node) []Frame {
 		return nil
 	}
 	for ; at != 0; at = p.from[at] {
-		out = append(out, t.frame(p.placed(at), t.edge(p.kind[at])))
+		out = append(out, t.frame(p.placed(at), p.kind[at]))
 	}
 	slices.Reverse(out)
 	return out
@@ -132,36 +132,36 @@ func (t *Trail) ToText(text string) []Frame {
 	return t.to(node{m: textMember, i: i})
 }
 
-func (t *Trail) frame(n node, edge string) Frame {
+func (t *Trail) frame(n node, edge edgeKind) Frame {
 	if n.m == textMember {
-		return Frame{Kind: Text, Symbol: t.g.trail.texts[n.i], Edge: edge}
+		return Frame{Kind: Text, Symbol: t.g.trail.texts[n.i], Edge: edge.String()}
 	}
 	m := t.g.members[n.m]
 	path := m.link.Object.Path
 	if n.region {
 		r := &m.facts.Regions[n.i]
-		return Frame{Kind: Data, Object: path, Symbol: r.Name, Address: r.Start, Size: r.End - r.Start, Edge: edge}
+		return Frame{Kind: Data, Object: path, Symbol: r.Name, Address: r.Start, Size: r.End - r.Start, Edge: edge.String()}
 	}
 	f := &m.facts.Funcs[n.i]
-	return Frame{Kind: Function, Object: path, Symbol: m.facts.Symbols[n.i], Address: f.Start, Size: f.End - f.Start, Edge: edge}
+	return Frame{Kind: Function, Object: path, Symbol: m.facts.Symbols[n.i], Address: f.Start, Size: f.End - f.Start, Edge: edge.String()}
 }
 
 // via says which wrapper a site calls, and how the number gets there.
-func (g *graph) via(n node, s *facts.Site) (node, string) {
+func (g *graph) via(n node, s *facts.Site) (node, edgeKind) {
 	f := g.members[n.m].facts
 	if s.Via == 0 || int(s.Via) > len(f.Funcs) {
-		return noNode, ""
+		return noNode, edgeNone
 	}
-	how := "variable" // the function leaves the number where the other finds it
+	how := edgeVariable // the function leaves the number where the other finds it
 	for _, e := range f.Funcs[n.i].Edges {
 		if e.To != s.Via-1 {
 			continue
 		}
 		if e.Kind == facts.EdgeCall || e.Kind == facts.EdgeFall {
-			how = "call"
+			how = edgeCall
 			break
 		}
-		how = "callback"
+		how = edgeCallback
 	}
 	return node{m: n.m, i: s.Via - 1}, how
 }
@@ -181,7 +181,7 @@ type flow struct {
 // flow follows a number from the wrapper that a place passes it to, the
 // shortest way.
 func (t *Trail) flow(m *made) flow {
-	k := flowKey{m.to, m.how == "variable"}
+	k := flowKey{m.to, m.how == edgeVariable}
 	f, ok := t.flows[k]
 	if !ok {
 		f = t.follow(k)
@@ -193,10 +193,10 @@ func (t *Trail) flow(m *made) flow {
 func (t *Trail) follow(k flowKey) flow {
 	type place struct {
 		n    node
-		edge string
+		edge edgeKind
 		from int
 	}
-	queue := []place{{k.n, "", -1}}
+	queue := []place{{k.n, edgeNone, -1}}
 	seen := map[node]bool{k.n: true}
 	for i := 0; i < len(queue); i++ {
 		n := queue[i].n
@@ -211,7 +211,7 @@ func (t *Trail) follow(k flowKey) flow {
 				return out
 			}
 		}
-		next := func(to node, edge string) {
+		next := func(to node, edge edgeKind) {
 			if to != noNode && !seen[to] {
 				seen[to] = true
 				queue = append(queue, place{to, edge, i})
@@ -256,7 +256,7 @@ func (t *Trail) Check() []string {
 		from := t.paths.place(tr.runs[r].from)
 		for e := tr.runs[r].start; e < tr.end(int32(r)); e++ {
 			to := t.paths.place(tr.to[e])
-			if t.paths.dist[from] > 0 && t.paths.dist[to] > t.paths.dist[from]+1 && tr.kinds[tr.kind[e]] != last && !t.late(from) {
+			if t.paths.dist[from] > 0 && t.paths.dist[to] > t.paths.dist[from]+1 && tr.kind[e] != edgeLate && !t.late(from) {
 				wrong("%v is %d steps away and leads to %v, which is %d", t.paths.placed(from), t.paths.dist[from], t.paths.placed(to), t.paths.dist[to])
 			}
 		}
@@ -274,5 +274,5 @@ func (t *Trail) late(at uint32) bool {
 	for at != 0 && t.paths.from[at] != 0 {
 		at = t.paths.from[at]
 	}
-	return at != 0 && t.g.trail.kinds[t.paths.kind[at]] == last
+	return at != 0 && t.paths.kind[at] == edgeLate
 }

@@ -12,18 +12,18 @@ import (
 // str notes that node n refers to a string.
 func (g *graph) str(n node, s uint32) {
 	m := g.members[n.m]
+	if i := m.texts[s]; i > 0 {
+		g.trail.edge(n, node{m: textMember, i: i - 1}, edgeNames)
+		return
+	}
 	text := m.facts.Strings[s]
 	at := g.trail.textNode(text)
-	g.trail.edge(n, at, "names")
-	if m.strs[s] {
+	g.trail.edge(n, at, edgeNames)
+	m.texts[s] = at.i + 1
+	if !g.reach(at.i) {
 		return
 	}
-	m.strs[s] = true
 	name := Name{text, m.link, at}
-	if g.paths[text] {
-		return
-	}
-	g.paths[text] = true
 	g.converts = g.converts || strings.Index(text, ",ccs=") > 0
 	if strings.HasPrefix(text, "/") {
 		g.res.Paths = append(g.res.Paths, name)
@@ -39,14 +39,29 @@ func (g *graph) str(n node, s uint32) {
 	}
 }
 
-// special handles calls of the loader's own functions, by the names that
-// POSIX and the C libraries give them.
-func (g *graph) special(n node, imp uint32) {
+// reach notes that a text was reached, and reports whether that is new.
+func (g *graph) reach(text uint32) bool {
+	for len(g.reached) <= int(text) {
+		g.reached = append(g.reached, false)
+	}
+	old := g.reached[text]
+	g.reached[text] = true
+	return !old
+}
+
+// reachedText reports whether reachable code or data refers to a string.
+func (g *graph) reachedText(s string) bool {
+	i, ok := g.trail.text[s]
+	return ok && int(i) < len(g.reached) && g.reached[i]
+}
+
+// special handles calls of the loader's own functions.
+func (g *graph) special(n node, imp uint32, r role) {
 	m := g.members[n.m]
-	switch m.facts.Imports[imp].Name {
-	case "dlopen", "dlmopen", "__libc_dlopen_mode":
+	switch r {
+	case roleOpens, roleOpensIn, roleOpensNow:
 		l := facts.Argument(m.facts.Machine, 0)
-		if m.facts.Imports[imp].Name == "dlmopen" {
+		if r == roleOpensIn {
 			l = facts.Argument(m.facts.Machine, 1)
 		}
 		names, ok := g.names(n, imp, l)
@@ -55,13 +70,13 @@ func (g *graph) special(n node, imp uint32) {
 		}
 		for _, s := range names.Known {
 			at := g.trail.textNode(s)
-			g.trail.edge(n, at, "dlopen")
+			g.trail.edge(n, at, edgeOpen)
 			g.loads = append(g.loads, Name{s, m.link, at})
 		}
-	case "dlsym", "dlvsym":
+	case roleLooksUp:
 		names, ok := g.names(n, imp, facts.Argument(m.facts.Machine, 1))
 		if !ok || names.Computed {
-			g.trail.edge(n, g.anyText(), "dlsym")
+			g.trail.edge(n, g.anyText(), edgeLookup)
 			g.lookAll()
 			g.lookEverywhere(n, imp)
 			g.issue("computed-dlsym", m.link.Object.Path, computedLook, true)
@@ -74,16 +89,16 @@ func (g *graph) special(n node, imp uint32) {
 
 // held handles functions of the loader's whose address somebody holds: nobody
 // knows with what names they are called.
-func (g *graph) held(n node, imp uint32) {
+func (g *graph) held(n node, r role) {
 	m := g.members[n.m]
 	if n.region && g.isGOT(n) {
 		return // the table as a whole: who calls through it is seen
 	}
-	switch m.facts.Imports[imp].Name {
-	case "dlopen", "dlmopen":
+	switch r {
+	case roleOpens, roleOpensIn:
 		g.issue("computed-dlopen", m.link.Object.Path, computedLoad, true)
-	case "dlsym", "dlvsym":
-		g.trail.edge(n, g.anyText(), "dlsym")
+	case roleLooksUp:
+		g.trail.edge(n, g.anyText(), edgeLookup)
 		g.lookAll()
 		g.issue("computed-dlsym", m.link.Object.Path, computedLook, true)
 	}
@@ -141,13 +156,13 @@ func (g *graph) names(n node, imp uint32, l param) (objects.Names, bool) {
 // lookedUp enters a function that dlsym may return.
 func (g *graph) lookedUp(n node, name string) {
 	for j := range g.members {
-		for _, k := range link.LookupAny(g.members[j].facts, name) {
+		for _, k := range link.LookupAny(nil, g.members[j].facts, name) {
 			e := &g.members[j].facts.Exports[k]
 			if e.Func > 0 {
-				g.enter(node{m: int32(j), i: e.Func - 1}, n, "dlsym", outside)
+				g.enter(node{m: int32(j), i: e.Func - 1}, n, edgeLookup, outside)
 			}
 			if e.Region > 0 {
-				g.enter(node{m: int32(j), i: e.Region - 1, region: true}, n, "dlsym", direct)
+				g.enter(node{m: int32(j), i: e.Region - 1, region: true}, n, edgeLookup, direct)
 			}
 		}
 	}
@@ -215,7 +230,7 @@ func (g *graph) exports(i int32, from node) {
 // named enters an export now, or when a string is reached that its name, or
 // the end of it, is.
 func (g *graph) named(name string, e exportID) {
-	if g.paths[name] {
+	if g.reachedText(name) {
 		g.export(e.m, e.k, g.trail.textNode(name))
 	} else {
 		g.bySuffix[name] = append(g.bySuffix[name], e)
@@ -226,10 +241,10 @@ func (g *graph) named(name string, e exportID) {
 func (g *graph) export(i int32, k int, from node) {
 	e := &g.members[i].facts.Exports[k]
 	if e.Func > 0 {
-		g.enter(node{m: i, i: e.Func - 1}, from, "export", outside)
+		g.enter(node{m: i, i: e.Func - 1}, from, edgeExport, outside)
 	}
 	if e.Region > 0 {
-		g.enter(node{m: i, i: e.Region - 1, region: true}, from, "export", direct)
+		g.enter(node{m: i, i: e.Region - 1, region: true}, from, edgeExport, direct)
 	}
 }
 
@@ -240,7 +255,7 @@ func (g *graph) loaderLooksUp(name string, in []*member) {
 	g.loaderNames[name] = true
 	for _, m := range in {
 		i := g.index[m.link]
-		for _, k := range link.LookupAny(m.facts, name) {
+		for _, k := range link.LookupAny(nil, m.facts, name) {
 			g.export(i, k, g.trail.textNode(name))
 		}
 	}

@@ -52,23 +52,21 @@ func (g *graph) unresolved(n node, s *facts.Site, why string) {
 // wrapper notes that calls of a function from other objects pass a number.
 // Calls within the object are sites of their own already.
 func (g *graph) wrapper(n node, p param) {
-	m := g.members[n.m]
-	for _, q := range m.wraps[n.i] {
-		if p == q {
-			return
-		}
+	id := g.trail.id(n)
+	if has(&g.wraps, id, p) {
+		return
 	}
-	m.wraps[n.i] = append(m.wraps[n.i], p)
-	for _, c := range m.callers[n.i] {
+	g.wraps.add(id, p)
+	for c := range g.callers.of(id) {
 		g.passes(n, c, p)
 	}
 }
 
 // called notes a call of a function.
 func (g *graph) called(to node, c caller) {
-	m := g.members[to.m]
-	m.callers[to.i] = append(m.callers[to.i], c)
-	for _, p := range m.wraps[to.i] {
+	id := g.trail.id(to)
+	g.callers.add(id, c)
+	for p := range g.wraps.of(id) {
 		g.passes(to, c, p)
 	}
 }
@@ -95,9 +93,9 @@ func (g *graph) passes(to node, c caller, p param) {
 		}
 	}
 	from := node{m: c.m, i: c.fn}
-	edge := "import"
+	edge := edgeImport
 	if c.imp < 0 {
-		edge = "call"
+		edge = edgeCall
 	}
 	for i := range sites {
 		s := &sites[i]
@@ -134,7 +132,7 @@ func (g *graph) indirect(n node) {
 			}
 		}
 	}
-	params = append(params, m.wraps[n.i]...)
+	params = slices.AppendSeq(params, g.wraps.of(g.trail.id(n)))
 	slices.Sort(params)
 	for _, p := range slices.Compact(params) {
 		site := own[p]
@@ -142,7 +140,7 @@ func (g *graph) indirect(n node) {
 			site = &facts.Site{Addr: m.facts.Funcs[n.i].Start}
 		}
 		known := !site.Derefs
-		for _, h := range m.taken[n.i] {
+		for h := range g.taken.of(g.trail.id(n)) {
 			known = known && h != outside && g.passedIndirectly(n, h, p)
 		}
 		if !known {
@@ -170,7 +168,7 @@ func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
 				}
 				found = true
 				if h.funcs[c] {
-					g.number(nr, from, n, s.Addr, "indirect")
+					g.number(nr, from, n, s.Addr, edgeIndirect)
 				}
 			}
 		}
@@ -185,7 +183,7 @@ func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
 const maxNumber = 1023
 
 // number adds a call whose number one function passes to another.
-func (g *graph) number(nr int32, from, to node, at uint64, edge string) {
+func (g *graph) number(nr int32, from, to node, at uint64, edge edgeKind) {
 	g.trail.made = append(g.trail.made, made{nr: nr, by: from, at: at, to: to, how: edge})
 	if g.res.Calls[nr] == nil {
 		g.res.Calls[nr] = &Call{Nr: nr}

@@ -44,14 +44,14 @@ func (t *Trail) Nodes(program string, visit func(*NodeRecord) error) error {
 		if p.dist[at] == 0 {
 			continue
 		}
-		f := t.frame(p.placed(at), t.edge(p.kind[at]))
+		f := t.frame(p.placed(at), p.kind[at])
 		r := &NodeRecord{
 			Program: program, ID: at, Kind: f.Kind, Object: f.Object, Name: f.Symbol, Address: f.Address,
 			Steps: int(p.dist[at] - 1), From: p.from[at], Edge: f.Edge,
 		}
 		for _, k := range p.runsOf(at) {
 			for e := t.g.trail.runs[k].start; e < t.g.trail.end(k); e++ {
-				x := EdgeRecord{p.place(t.g.trail.to[e]), t.edge(t.g.trail.kind[e])}
+				x := EdgeRecord{p.place(t.g.trail.to[e]), t.g.trail.kind[e].String()}
 				if !slices.Contains(r.To, x) {
 					r.To = append(r.To, x)
 				}
@@ -62,14 +62,6 @@ func (t *Trail) Nodes(program string, visit func(*NodeRecord) error) error {
 		}
 	}
 	return nil
-}
-
-// edge is the name of an edge.
-func (t *Trail) edge(kind uint8) string {
-	if k := t.g.trail.kinds[kind]; k != last {
-		return k
-	}
-	return "init"
 }
 
 // Format is a form in which a graph is printed.
@@ -139,7 +131,7 @@ func (t *Trail) printDot(b *bufio.Writer, r *NodeRecord) {
 
 // label names the node of a place.
 func (t *Trail) label(at uint32) string {
-	f := t.frame(t.paths.placed(at), "")
+	f := t.frame(t.paths.placed(at), edgeNone)
 	r := NodeRecord{Kind: f.Kind, Object: f.Object, Name: f.Symbol, Address: f.Address}
 	return r.label()
 }

@@ -121,14 +121,10 @@ type member struct {
 	scope   []int32 // members in look-up order
 	funcs   []bool  // whether each was reached; trail knows how
 	regions []bool
-	taken   map[uint32][]int32 // functions whose address is held; members that hold it, outside for unknown ones
-	strs    map[uint32]bool    // indexes of strings that were reached
-	wraps   map[uint32][]param // what calls from other places pass as numbers
-	callers map[uint32][]caller
+	texts   []uint32        // of each string, its index in trail.texts plus 1; 0 when it wasn't reached
 	rooted  map[uint32]bool // functions that are called with what no code shows: by the kernel, the loader, through tables
 	byName  *byName         // nil: nothing that matters
-	// bound caches what an import binds to; key: import index.
-	bound map[uint32][]target
+	imports []binding       // of each import
 }
 
 // param is a location that holds a number when a function is entered.
@@ -139,7 +135,7 @@ type param = facts.Loc
 type caller struct {
 	m   int32
 	fn  uint32
-	imp int64
+	imp int32
 }
 
 type target struct {
@@ -154,17 +150,25 @@ type exportID struct {
 }
 
 type graph struct {
-	trail   *trail
-	cause   node // what has the members loaded that are being added
-	linker  *link.Linker
-	members []*member
-	index   map[*link.Member]int32
-	queue   []node
-	late    []node // roots that are entered last, so that chains begin at the entry point
-	res     *Result
-	seen    map[string]bool // issues; key: kind, object and detail
-	ctx     context.Context
-	paths   map[string]bool // strings that were reached
+	trail *trail
+	// What is known of functions; key: the number of the function in trail.
+	taken   lists[int32] // members that hold its address, outside for unknown ones
+	callers lists[caller]
+	wraps   lists[param] // what calls from other places pass as numbers
+
+	cause    node // what has the members loaded that are being added
+	linker   *link.Linker
+	members  []*member
+	index    map[*link.Member]int32
+	queue    []node
+	next     int     // index of the next node of queue
+	everyone []int32 // indexes of members
+	ids      []int   // of exports, while they are looked up
+	late     []node  // roots that are entered last, so that chains begin at the entry point
+	res      *Result
+	seen     map[string]bool // issues; key: kind, object and detail
+	ctx      context.Context
+	reached  []bool // strings that were reached; index: that of trail.texts
 	// bySuffix are exports of libraries that were loaded by name, which count
 	// when their name, or what of it is looked up, is reached as a string;
 	// key: that string.
@@ -201,8 +205,8 @@ type Options struct {
 // Run analyses one program, whose startup closure the linker has loaded.
 func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	g := &graph{
-		linker: l, index: map[*link.Member]int32{}, seen: map[string]bool{}, ctx: ctx, paths: map[string]bool{}, loaded: map[string]bool{},
-		bySuffix: map[string][]exportID{}, loaderNames: map[string]bool{}, indirectNames: map[string]bool{},
+		linker: l, index: map[*link.Member]int32{}, seen: map[string]bool{}, ctx: ctx, loaded: map[string]bool{},
+		bySuffix: map[string][]exportID{}, loaderNames: map[string]bool{}, indirectNames: map[string]bool{}, ids: make([]int, 0, 16),
 		watched: map[string][]use{},
 		res:     &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}, Configured: Configured{}},
 		trail:   newTrail(), cause: noNode,
@@ -265,21 +269,26 @@ func (g *graph) note(kind, object, detail string) {
 func (g *graph) addMembers() {
 	from := int32(len(g.members))
 	for _, lm := range g.linker.Members()[from:] {
-		m := &member{link: lm, strs: map[uint32]bool{}, wraps: map[uint32][]param{}, callers: map[uint32][]caller{}, rooted: map[uint32]bool{}, bound: map[uint32][]target{}}
+		m := &member{link: lm, rooted: map[uint32]bool{}}
 		f, err := lm.Object.Facts(g.ctx)
 		if err != nil {
 			g.issue("unreadable-object", lm.Object.Path, err.Error(), false)
 			f = &facts.Facts{}
 		}
 		m.facts = f
-		m.funcs, m.regions, m.taken = make([]bool, len(f.Funcs)), make([]bool, len(f.Regions)), map[uint32][]int32{}
+		m.funcs, m.regions = make([]bool, len(f.Funcs)), make([]bool, len(f.Regions))
+		m.texts, m.imports = make([]uint32, len(f.Strings)), make([]binding, len(f.Imports))
 		g.index[lm] = int32(len(g.members))
+		g.everyone = append(g.everyone, int32(len(g.members)))
 		g.members = append(g.members, m)
 		g.trail.member(len(f.Funcs), len(f.Regions))
 		for _, w := range f.Warnings {
 			g.issue("unreadable-part", lm.Object.Path, w, false)
 		}
 	}
+	g.taken.grow(g.trail.next)
+	g.callers.grow(g.trail.next)
+	g.wraps.grow(g.trail.next)
 	var scope []int32
 	if from > 0 {
 		scope = append(scope, g.members[0].scope...)
@@ -302,7 +311,7 @@ func (g *graph) addMembers() {
 func (g *graph) entry(i int32) {
 	if e := g.members[i].facts.Entry; e > 0 {
 		g.members[i].rooted[e-1] = true
-		g.enter(node{m: i, i: e - 1}, noNode, "entry", direct)
+		g.enter(node{m: i, i: e - 1}, noNode, edgeEntry, direct)
 	}
 }
 
@@ -319,25 +328,25 @@ func (g *graph) roots(i int32) {
 	} else {
 		for _, f := range m.facts.Roots {
 			m.rooted[f] = true
-			g.enter(node{m: i, i: f}, g.cause, "init", direct)
+			g.enter(node{m: i, i: f}, g.cause, edgeInit, direct)
 		}
 	}
 	for _, imp := range m.facts.RootImports {
-		for _, t := range g.bind(i, imp) {
+		for _, t := range g.bind(i, imp).targets {
 			if t.fun {
 				g.members[t.n.m].rooted[t.n.i] = true
 			}
-			g.enter(t.n, g.cause, "init", direct)
+			g.enter(t.n, g.cause, edgeInit, direct)
 		}
 	}
 	for _, r := range m.facts.RootRegions {
-		g.enter(node{m: i, i: r, region: true}, g.cause, "live", direct)
+		g.enter(node{m: i, i: r, region: true}, g.cause, edgeLive, direct)
 	}
 }
 
 // enter marks a node as reached. holder is the member that holds a function's
 // address, so that nothing is known of its arguments there; direct for a call.
-func (g *graph) enter(n, from node, edge string, holder int32) {
+func (g *graph) enter(n, from node, edge edgeKind, holder int32) {
 	m := g.members[n.m]
 	g.trail.edge(from, n, edge)
 	if n.region {
@@ -347,8 +356,8 @@ func (g *graph) enter(n, from node, edge string, holder int32) {
 		}
 		return
 	}
-	if holder != direct && !slices.Contains(m.taken[n.i], holder) {
-		m.taken[n.i] = append(m.taken[n.i], holder)
+	if holder != direct && !has(&g.taken, g.trail.id(n), holder) {
+		g.taken.add(g.trail.id(n), holder)
 	}
 	if !m.funcs[n.i] {
 		m.funcs[n.i] = true
@@ -360,16 +369,17 @@ func (g *graph) enter(n, from node, edge string, holder int32) {
 // anything.
 func (g *graph) drain() bool {
 	any := false
-	for len(g.queue) > 0 || len(g.late) > 0 {
-		if len(g.queue) == 0 {
+	for g.next < len(g.queue) || len(g.late) > 0 {
+		if g.next == len(g.queue) {
+			g.queue, g.next = g.queue[:0], 0
 			for _, n := range g.late {
-				g.enter(n, noNode, last, direct)
+				g.enter(n, noNode, edgeLate, direct)
 			}
 			g.late = nil
 			continue
 		}
-		n := g.queue[0]
-		g.queue = g.queue[1:]
+		n := g.queue[g.next]
+		g.next++
 		any = true
 		if n.region {
 			g.region(n)
@@ -384,17 +394,18 @@ func (g *graph) region(n node) {
 	m := g.members[n.m]
 	r := &m.facts.Regions[n.i]
 	for _, f := range r.Funcs {
-		g.enter(node{m: n.m, i: f}, n, "data", n.m)
+		g.enter(node{m: n.m, i: f}, n, edgeData, n.m)
 	}
 	for _, i := range r.Imports {
-		g.watch(n, facts.ImportUse{Import: i})
-		g.held(n, i)
-		for _, t := range g.bind(n.m, i) {
-			g.enter(t.n, n, "data", n.m)
+		b := g.bind(n.m, i)
+		g.watch(n, facts.ImportUse{Import: i}, b)
+		g.held(n, b.role)
+		for _, t := range b.targets {
+			g.enter(t.n, n, edgeData, n.m)
 		}
 	}
 	for _, i := range r.Regions {
-		g.enter(node{m: n.m, i: i, region: true}, n, "refers", direct)
+		g.enter(node{m: n.m, i: i, region: true}, n, edgeRefers, direct)
 	}
 	for _, s := range r.Strings {
 		g.str(n, s)
@@ -408,21 +419,21 @@ func (g *graph) function(n node) {
 		to := node{m: n.m, i: e.To}
 		switch e.Kind {
 		case facts.EdgeCall, facts.EdgeFall:
-			g.enter(to, n, "call", direct)
+			g.enter(to, n, edgeCall, direct)
 			g.called(to, caller{n.m, n.i, -1})
 		case facts.EdgeInner:
-			g.enter(to, n, "address-taken", direct)
+			g.enter(to, n, edgeTaken, direct)
 		case facts.EdgeTable:
-			g.enter(to, n, "call", outside)
+			g.enter(to, n, edgeCall, outside)
 		default:
-			g.enter(to, n, "address-taken", outside)
+			g.enter(to, n, edgeTaken, outside)
 		}
 	}
 	for _, use := range fn.Imports {
 		g.importUse(n, use)
 	}
 	for _, r := range fn.Regions {
-		g.enter(node{m: n.m, i: r, region: true}, n, "refers", direct)
+		g.enter(node{m: n.m, i: r, region: true}, n, edgeRefers, direct)
 	}
 	for _, s := range fn.Strings {
 		g.str(n, s)
@@ -433,22 +444,25 @@ func (g *graph) function(n node) {
 }
 
 func (g *graph) importUse(n node, use facts.ImportUse) {
-	g.watch(n, use)
-	edge, holder := "address-taken", outside
+	b := g.bind(n.m, use.Import)
+	g.watch(n, use, b)
+	edge, holder := edgeTaken, outside
 	if use.Called {
-		edge, holder = "import", direct
+		edge, holder = edgeImport, direct
 	}
-	for _, t := range g.bind(n.m, use.Import) {
+	for _, t := range b.targets {
 		g.enter(t.n, n, edge, holder)
 		if use.Called && t.fun {
-			g.called(t.n, caller{n.m, n.i, int64(use.Import)})
+			g.called(t.n, caller{n.m, n.i, int32(use.Import)})
 		}
 	}
-	if use.Called {
-		g.special(n, use.Import)
-		g.noteByName(n, use.Import)
-	} else {
-		g.held(n, use.Import)
+	switch {
+	case b.role == roleNone:
+	case use.Called:
+		g.special(n, use.Import, b.role)
+		g.noteByName(n, use.Import, b.role)
+	default:
+		g.held(n, b.role)
 	}
 }
 
@@ -461,8 +475,10 @@ func (g *graph) fail(err error) {
 // finish looks at what only the whole graph tells.
 func (g *graph) finish() {
 	for i, m := range g.members {
-		for _, f := range slices.Sorted(maps.Keys(m.taken)) {
-			g.indirect(node{m: int32(i), i: f})
+		for f := range m.facts.Funcs {
+			if n := (node{m: int32(i), i: uint32(f)}); !g.taken.empty(g.trail.id(n)) {
+				g.indirect(n)
+			}
 		}
 	}
 	g.callsByName()

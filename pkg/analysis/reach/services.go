@@ -35,7 +35,11 @@ func (r Reached) Exports(symbol string) bool { return r.exports(r.by, symbol) }
 
 func (r Reached) exports(m *link.Member, symbol string) bool {
 	i, ok := r.g.index[m]
-	return ok && len(link.LookupAny(r.g.members[i].facts, symbol)) > 0
+	if !ok {
+		return false
+	}
+	first, end := r.g.members[i].facts.Named(symbol)
+	return first < end
 }
 
 // Converts reports whether a mode of fopen(3) is reachable that names a
@@ -88,9 +92,9 @@ type use struct {
 }
 
 // watch notes the uses of functions that services ask for.
-func (g *graph) watch(n node, u facts.ImportUse) {
-	name := g.members[n.m].facts.Imports[u.Import].Name
-	if _, ok := g.watched[name]; ok {
+func (g *graph) watch(n node, u facts.ImportUse, b *binding) {
+	if b.watched {
+		name := g.members[n.m].facts.Imports[u.Import].Name
 		g.watched[name] = append(g.watched[name], use{n, u.Import, u.Called})
 	}
 }

@@ -17,11 +17,9 @@ type trail struct {
 	next  uint32   // the number of the next member's first function
 	// to and kind are the edges, in the order in which they were followed;
 	// runs are those that leave one node together.
-	to   []uint32
-	kind []uint8
-	runs []run
-	// kinds are the names of edges; kind is an index of it.
-	kinds []string
+	to    []uint32
+	kind  []edgeKind
+	runs  []run
 	texts []string
 	text  map[string]uint32 // index of a text
 	made  []made
@@ -44,18 +42,18 @@ type run struct{ from, start uint32 }
 type made struct {
 	nr     int32 // -1 when it can be any
 	compat bool
-	by     node   // the function that has the place
-	at     uint64 // address of the place: the instruction, or the call that passes the number
-	to     node   // the wrapper that gets the number; noNode for an instruction that enters the kernel
-	how    string // edge from by to to
-	why    string // why the number isn't known
+	by     node     // the function that has the place
+	at     uint64   // address of the place: the instruction, or the call that passes the number
+	to     node     // the wrapper that gets the number; noNode for an instruction that enters the kernel
+	how    edgeKind // from by to to
+	why    string   // why the number isn't known
 }
 
 // hand is a number that a wrapper hands on to another.
 type hand struct {
 	to   node
 	at   uint64
-	edge string
+	edge edgeKind
 }
 
 func newTrail() *trail {
@@ -109,23 +107,13 @@ func (t *trail) textNode(s string) node {
 }
 
 // edge notes that a way was followed.
-func (t *trail) edge(from, to node, edge string) {
+func (t *trail) edge(from, to node, kind edgeKind) {
 	f := t.id(from)
 	if n := len(t.runs); n == 0 || t.runs[n-1].from != f {
 		t.runs = append(t.runs, run{f, uint32(len(t.to))})
 	}
 	t.to = append(t.to, t.id(to))
-	t.kind = append(t.kind, t.kindOf(edge))
-}
-
-func (t *trail) kindOf(edge string) uint8 {
-	for i, k := range t.kinds {
-		if k == edge {
-			return uint8(i)
-		}
-	}
-	t.kinds = append(t.kinds, edge)
-	return uint8(len(t.kinds) - 1)
+	t.kind = append(t.kind, kind)
 }
 
 // paths are the shortest ways to everything that was reached.
@@ -134,7 +122,7 @@ type paths struct {
 	// from and kind say, for each place of a node, by which node it is reached
 	// and by which edge; dist is the number of steps, 0 when it isn't reached.
 	from []uint32
-	kind []uint8
+	kind []edgeKind
 	dist []int32
 	// runs of each place, as indexes of trail.runs; order has them by place.
 	first []int32
@@ -149,28 +137,19 @@ func (p *paths) place(id uint32) uint32 {
 	return id
 }
 
-// last is the edge of roots that count only for what nothing else reaches.
-const last = "late"
-
 // shortest finds the shortest ways, breadth first: from everything that the
 // loader enters, then, for what that doesn't reach, from what is always there.
 // Among ways of one length the one that was followed first wins.
 func (t *trail) shortest() *paths {
 	n := int(t.next) + len(t.texts)
-	p := &paths{t: t, from: make([]uint32, n), kind: make([]uint8, n), dist: make([]int32, n)}
+	p := &paths{t: t, from: make([]uint32, n), kind: make([]edgeKind, n), dist: make([]int32, n)}
 	p.index(n)
-	late := uint8(255)
-	for i, k := range t.kinds {
-		if k == last {
-			late = uint8(i)
-		}
-	}
 	p.dist[0] = 1
 	queue := make([]uint32, 0, n)
 	roots := func(want bool) {
 		for _, r := range p.runsOf(0) {
 			for e := t.runs[r].start; e < t.end(r); e++ {
-				if (t.kind[e] == late) == want {
+				if (t.kind[e] == edgeLate) == want {
 					queue = p.visit(queue, 0, e)
 				}
 			}
