@@ -52,16 +52,23 @@ func (m *memory) Put(_ context.Context, key string, data []byte) error {
 	return nil
 }
 
-// BenchmarkClosure analyses a program with all that it loads: with nothing
-// cached, and with the facts of all its objects at hand.
+// What there is when an analysis begins.
+const (
+	nothing = iota // no facts
+	encoded        // the facts of all objects, as they are stored
+	decoded        // those facts in memory, as a server has them after the first analysis
+)
+
+// BenchmarkClosure analyses a program with all that it loads.
 func BenchmarkClosure(b *testing.B) {
 	for _, p := range programs {
-		b.Run(filepath.Base(p)+"/uncached", func(b *testing.B) { closure(b, p, false) })
-		b.Run(filepath.Base(p)+"/cached", func(b *testing.B) { closure(b, p, true) })
+		b.Run(filepath.Base(p)+"/uncached", func(b *testing.B) { closure(b, p, nothing) })
+		b.Run(filepath.Base(p)+"/stored", func(b *testing.B) { closure(b, p, encoded) })
+		b.Run(filepath.Base(p)+"/cached", func(b *testing.B) { closure(b, p, decoded) })
 	}
 }
 
-func closure(b *testing.B, program string, cached bool) {
+func closure(b *testing.B, program string, have int) {
 	requires(b, program)
 	root, err := rootfs.NewDir("/")
 	if err != nil {
@@ -75,8 +82,11 @@ func closure(b *testing.B, program string, cached bool) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if !cached {
+	switch have {
+	case nothing:
 		req.Options.Cache = nil
+	case decoded:
+		req.Options.Memory = analysis.NewMemory(128 << 20)
 	}
 	var bytes, kept int64
 	for _, o := range result.Objects {

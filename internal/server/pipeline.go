@@ -186,7 +186,7 @@ func (s *Server) analyse(r *run, seen *observation) (*analysis.Result, error) {
 		Progress: func(done, total int) { r.tell(stageAnalyse, false, done, total, "objects") },
 	}}
 	if !r.spec.GetNoCache() {
-		req.Options.Cache = s.store.Facts()
+		req.Options.Cache, req.Options.Memory = s.store.Facts(), s.memory
 	}
 	found, err := s.guarded(r.ctx, req)
 	if err != nil {

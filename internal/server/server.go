@@ -48,6 +48,9 @@ const (
 	// parallelAnalyses is how many runs are analysed at once; each uses all
 	// processors.
 	parallelAnalyses = 2
+	// factsMemory is how much memory decoded facts may take between analyses, in
+	// bytes: those of some hundred common libraries.
+	factsMemory = 128 << 20
 )
 
 // Config of a server.
@@ -76,6 +79,7 @@ type Server struct {
 	store     *store.Store
 	agents    *agents
 	analyses  chan struct{} // a slot each
+	memory    *analysis.Memory
 	health    *health.Server
 	stopping  context.Context // ends when Serve is asked to return
 	stop      context.CancelFunc
@@ -104,7 +108,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, store: cfg.Store,
-		analyses: make(chan struct{}, parallelAnalyses), health: health.NewServer(),
+		analyses: make(chan struct{}, parallelAnalyses), memory: analysis.NewMemory(factsMemory), health: health.NewServer(),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.agents = newAgents(cfg.AgentGrace, cfg.Logger)

@@ -88,7 +88,7 @@ func analyze(ctx context.Context, req Request) (*Result, error) {
 	if req.Options.Cache != nil {
 		cache = req.Options.Cache
 	}
-	a.set = objects.NewSet(req.Root, cache, parallel, req.Options.Progress)
+	a.set = objects.NewSet(req.Root, cache, req.Options.Memory, parallel, req.Options.Progress)
 	defer a.set.Wait()
 	a.work = slices.Clone(req.Programs)
 	var first error

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/confinehq/confine/pkg/analysis/facts"
+	"github.com/confinehq/confine/pkg/analysis/objects"
 	"github.com/confinehq/confine/pkg/analysis/reach"
 	"github.com/confinehq/confine/pkg/rootfs"
 )
@@ -65,6 +66,9 @@ type Options struct {
 	Observed bool
 	// Cache, when not nil, keeps facts between calls.
 	Cache FactsCache
+	// Memory, when not nil, keeps what comes from Cache for analyses to come,
+	// so that it isn't decoded again.
+	Memory *Memory
 	// Progress, when not nil, is called now and then with the number of
 	// objects done and known.
 	Progress func(done, total int)
@@ -129,6 +133,12 @@ type FactsCache interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	Put(ctx context.Context, key string, facts []byte) error
 }
+
+// Memory keeps decoded facts between analyses; it is safe for concurrent use.
+type Memory = objects.Memory
+
+// NewMemory returns a memory for about limit bytes.
+func NewMemory(limit int64) *Memory { return objects.NewMemory(limit) }
 
 // Request is what to analyse.
 type Request struct {

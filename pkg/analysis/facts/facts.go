@@ -164,6 +164,9 @@ type Facts struct {
 	// Warnings lists parts that could not be read.
 	Warnings []string
 
-	// byName is where the exports of a name begin; nil before index.
-	byName map[string]int32
+	// What index makes: where the exports of a name begin, the hashes of the
+	// names of imports, and the number of references.
+	byName *nameTable
+	hashes []uint32
+	links  int
 }

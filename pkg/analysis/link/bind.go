@@ -5,8 +5,8 @@ import "github.com/confinehq/confine/pkg/analysis/facts"
 // Lookup appends the indexes of the exports that a reference can bind to in
 // one object: the one of the version asked for, or the default one. An object
 // without versions satisfies every reference (glibc, elf/dl-lookup.c).
-func Lookup(out []int, f *facts.Facts, name, version string) []int {
-	first, end := f.Named(name)
+func Lookup(out []int, f *facts.Facts, s facts.Symbol, version string) []int {
+	first, end := f.Named(s)
 	if first == end {
 		return out
 	}
@@ -33,14 +33,14 @@ func Lookup(out []int, f *facts.Facts, name, version string) []int {
 		}
 	}
 	if len(out) == before && version == "" {
-		return LookupAny(out, f, name)
+		return LookupAny(out, f, s)
 	}
 	return out
 }
 
 // LookupAny appends all exports of a name, whatever their version.
-func LookupAny(out []int, f *facts.Facts, name string) []int {
-	first, end := f.Named(name)
+func LookupAny(out []int, f *facts.Facts, s facts.Symbol) []int {
+	first, end := f.Named(s)
 	for i := first; i < end; i++ {
 		out = append(out, i)
 	}

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"iter"
 	"path"
 	"slices"
 	"strings"
@@ -128,7 +129,7 @@ func (l *Linker) Path(ctx context.Context, name string, by *Member) string {
 	if l.byName[name] != nil {
 		return ""
 	}
-	for _, p := range l.candidates(ctx, name, by) {
+	for p := range l.candidates(ctx, name, by) {
 		if e, err := l.root.Lookup(ctx, p); err == nil && e.Kind == rootfs.KindFile {
 			if l.byPath[e.Path] != nil {
 				return ""
@@ -198,7 +199,7 @@ func (l *Linker) find(ctx context.Context, name string, by *Member) *Member {
 		return l.Interp
 	}
 	var found *Member
-	for _, p := range l.candidates(ctx, name, by) {
+	for p := range l.candidates(ctx, name, by) {
 		o, err := l.load(ctx, p)
 		if err != nil {
 			// A name that code holds need not be a library's.
@@ -249,54 +250,74 @@ func (l *Linker) load(ctx context.Context, p string) (*objects.Object, error) {
 }
 
 // candidates lists the paths that a name may stand for, in the loader's order.
-func (l *Linker) candidates(ctx context.Context, name string, by *Member) []string {
-	if strings.Contains(name, "/") {
-		if by != nil {
-			name = l.expand(name, by)
+// Folders are read when the ones before them didn't have it.
+func (l *Linker) candidates(ctx context.Context, name string, by *Member) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if strings.Contains(name, "/") {
+			if by != nil {
+				name = l.expand(name, by)
+			}
+			if path.IsAbs(name) { // else it is relative to the working folder
+				yield(name)
+			}
+			return
 		}
-		if !path.IsAbs(name) {
-			return nil // relative to the working folder
+		each := func(list []string) bool {
+			for _, p := range list {
+				if !yield(p) {
+					return false
+				}
+			}
+			return true
 		}
-		return []string{name}
+		l.search(ctx, name, by, each)
 	}
-	var out []string
-	dirs := func(list string, of *Member) {
-		for _, d := range strings.Split(list, ":") {
+}
+
+// search hands the paths of a name to each, until it has seen enough.
+func (l *Linker) search(ctx context.Context, name string, by *Member, each func([]string) bool) {
+	dirs := func(list string, of *Member) bool {
+		for d := range strings.SplitSeq(list, ":") {
 			if of != nil {
 				d = l.expand(d, of)
 			}
-			if d != "" && path.IsAbs(d) {
-				out = append(out, l.sys.inDir(ctx, d, name)...)
+			if d != "" && path.IsAbs(d) && !each(l.sys.inDir(ctx, d, name)) {
+				return false
 			}
 		}
+		return true
 	}
 	if by == nil || by.Object.Header.RunPath == "" || l.musl() {
 		for m := by; m != nil; m = m.Loader {
+			list := ""
 			if m.Object.Header.RunPath == "" {
-				dirs(m.Object.Header.RPath, m)
+				list = m.Object.Header.RPath
 			} else if l.musl() {
-				dirs(m.Object.Header.RunPath, m)
+				list = m.Object.Header.RunPath
+			}
+			if !dirs(list, m) {
+				return
 			}
 		}
-		if l.main != nil && l.main.Object.Header.RunPath == "" {
-			dirs(l.main.Object.Header.RPath, l.main)
+		if l.main != nil && l.main.Object.Header.RunPath == "" && !dirs(l.main.Object.Header.RPath, l.main) {
+			return
 		}
 	}
-	dirs(strings.ReplaceAll(l.env["LD_LIBRARY_PATH"], ";", ":"), nil)
-	if by != nil {
-		dirs(by.Object.Header.RunPath, by)
+	if !dirs(strings.ReplaceAll(l.env["LD_LIBRARY_PATH"], ";", ":"), nil) || by != nil && !dirs(by.Object.Header.RunPath, by) {
+		return
 	}
 	if l.musl() {
 		dirs(l.sys.muslPath(ctx, l.program.Header.Interp), nil)
-		return out
+		return
 	}
-	if by == nil || !by.Object.Header.NoDefLib {
-		out = append(out, l.sys.cached(ctx, name)...)
-		for _, d := range l.sys.dirs(ctx, l.program.Header.Machine) {
-			out = append(out, l.sys.inDir(ctx, d, name)...)
+	if by != nil && by.Object.Header.NoDefLib || !each(l.sys.cached(ctx, name)) {
+		return
+	}
+	for _, d := range l.sys.dirs(ctx, l.program.Header.Machine) {
+		if !each(l.sys.inDir(ctx, d, name)) {
+			return
 		}
 	}
-	return out
 }
 
 // expand replaces the dynamic string tokens (ld.so(8)). $LIB and $PLATFORM

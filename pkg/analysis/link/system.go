@@ -26,16 +26,16 @@ type System struct {
 	root rootfs.Root
 
 	mu       sync.Mutex
-	cache    map[string][]string            // key: library name; nil until read
-	confDirs []string                       // nil until read
-	names    map[string]map[string]struct{} // names in a folder; key: the folder
+	cache    map[string][]string // key: library name; nil until read
+	confDirs []string            // nil until read
+	names    map[string][]string // sorted names in a folder; key: the folder, by every path that it was asked for
 	pre      *string
 	musl     map[string]string // key: the loader's path
 }
 
 // NewSystem returns the configuration of a root, which is read when needed.
 func NewSystem(root rootfs.Root) *System {
-	return &System{root: root, names: map[string]map[string]struct{}{}, musl: map[string]string{}}
+	return &System{root: root, names: map[string][]string{}, musl: map[string]string{}}
 }
 
 // Read returns a small file's content, nil when it can't be read.
@@ -73,23 +73,31 @@ func platform(m elf.Machine) string {
 // capsNames are the folders for certain processors, best first; arm64 has none.
 var capsNames = []string{"x86-64-v4", "x86-64-v3", "x86-64-v2"}
 
-// has reports whether a folder holds a name; the folder is read once.
+// has reports whether a folder holds a name.
 func (s *System) has(ctx context.Context, dir, name string) bool {
+	_, ok := slices.BinarySearch(s.list(ctx, dir), name)
+	return ok
+}
+
+// list returns the sorted names in a folder, which is read once: several paths
+// often lead to one.
+func (s *System) list(ctx context.Context, dir string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	set, ok := s.names[dir]
-	if !ok {
-		list, err := s.root.ReadDir(ctx, dir)
-		if err == nil {
-			set = make(map[string]struct{}, len(list))
-			for _, n := range list {
-				set[n] = struct{}{}
-			}
-		}
-		s.names[dir] = set
+	if list, ok := s.names[dir]; ok {
+		return list
 	}
-	_, ok = set[name]
-	return ok
+	at := dir
+	if e, err := s.root.Lookup(ctx, dir); err == nil {
+		at = e.Path
+	}
+	list, ok := s.names[at]
+	if !ok {
+		list, _ = s.root.ReadDir(ctx, at)
+		s.names[at] = list
+	}
+	s.names[dir] = list
+	return list
 }
 
 // inDir lists the paths of a name in a folder, its variants for certain
@@ -111,16 +119,12 @@ func (s *System) inDir(ctx context.Context, dir, name string) []string {
 
 // Dir lists the names in a folder that begin with a prefix.
 func (s *System) Dir(ctx context.Context, dir, prefix string) []string {
-	s.has(ctx, dir, "")
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var out []string
-	for n := range s.names[dir] {
+	for _, n := range s.list(ctx, dir) {
 		if strings.HasPrefix(n, prefix) {
 			out = append(out, n)
 		}
 	}
-	slices.Sort(out)
 	return out
 }
 

@@ -42,9 +42,7 @@ func (o *Object) sites(ctx context.Context, name string, compute func(*facts.Obj
 	if err != nil {
 		return nil, err
 	}
-	o.mu.Lock()
-	m, ok := o.answers[name]
-	o.mu.Unlock()
+	m, ok := o.known.answer(name)
 	if ok {
 		return m, nil
 	}
@@ -60,12 +58,8 @@ func (o *Object) sites(ctx context.Context, name string, compute func(*facts.Obj
 			_ = o.set.cache.Put(ctx, o.SHA256+"."+name, facts.EncodeSites(m))
 		}
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.answers == nil {
-		o.answers = map[string]map[uint32][]facts.Site{}
-	}
-	o.answers[name] = m
+	o.known.keepAnswer(name, m)
+	o.set.memory.answered(o.known, sizeOf(m))
 	return m, nil
 }
 

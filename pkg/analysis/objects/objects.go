@@ -31,22 +31,21 @@ type Object struct {
 	Header facts.Header
 
 	set   *Set
-	done  chan struct{} // closed when facts and err are set
-	facts *facts.Facts
+	done  chan struct{} // closed when known and err are set
+	known *known
 	code  *facts.Object
 	err   error
-	mu    sync.Mutex // guards code after done, and what follows
-	// answers and names keep what was asked; key: as in the cache, without the
-	// object.
-	answers map[string]map[uint32][]facts.Site
-	names   map[string]map[uint32]Names
+	mu    sync.Mutex // guards code after done
 }
 
 // Facts waits for the facts of the object.
 func (o *Object) Facts(ctx context.Context) (*facts.Facts, error) {
 	select {
 	case <-o.done:
-		return o.facts, o.err
+		if o.err != nil {
+			return nil, o.err
+		}
+		return o.known.facts, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -77,9 +76,10 @@ func (o *Object) Code(ctx context.Context) (*facts.Object, error) {
 
 // Set holds the objects of one root.
 type Set struct {
-	root  rootfs.Root
-	cache Cache
-	slots *semaphore.Weighted
+	root   rootfs.Root
+	cache  Cache
+	memory *Memory
+	slots  *semaphore.Weighted
 	// Progress, when not nil, is called with the number of objects done and
 	// known.
 	progress func(done, total int)
@@ -97,10 +97,11 @@ type entry struct {
 	err    error
 }
 
-// NewSet returns the objects of a root. cache and progress may be nil;
-// parallel is the number of objects that are analysed at once.
-func NewSet(root rootfs.Root, cache Cache, parallel int, progress func(done, total int)) *Set {
-	return &Set{root: root, cache: cache, slots: semaphore.NewWeighted(int64(max(1, parallel))), progress: progress, byPath: map[string]*entry{}}
+// NewSet returns the objects of a root. cache, memory (which keeps what comes
+// from the cache) and progress may be nil; parallel is the number of objects
+// that are analysed at once.
+func NewSet(root rootfs.Root, cache Cache, memory *Memory, parallel int, progress func(done, total int)) *Set {
+	return &Set{root: root, cache: cache, memory: memory, slots: semaphore.NewWeighted(int64(max(1, parallel))), progress: progress, byPath: map[string]*entry{}}
 }
 
 // Wait waits for everything that the set has under way.
@@ -137,6 +138,12 @@ func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
 		return nil, fmt.Errorf("digest %s: %w", e.Path, err)
 	}
 	o := &Object{Path: e.Path, SHA256: sum, Size: e.Size, set: s, done: make(chan struct{})}
+	if k := s.memory.get(sum); k != nil {
+		o.Cached, o.Header, o.known = true, k.header, k
+		close(o.done)
+		s.count(1, 1)
+		return o, nil
+	}
 	if data := s.cached(ctx, sum); data != nil {
 		if h, err := facts.DecodeHeader(data); err == nil {
 			o.Cached, o.Header = true, h
@@ -191,13 +198,13 @@ func (s *Set) extract(ctx context.Context, o *Object, file *object.File) {
 		o.err = fmt.Errorf("analyse %s: %w", o.Path, err)
 		return
 	}
-	o.facts = code.Facts
-	if asked(o.facts) {
+	o.known = &known{sum: o.SHA256, facts: code.Facts, header: o.Header}
+	if asked(code.Facts) {
 		o.code = code // the rest would only fill memory
 	}
 	if s.cache != nil {
 		// An answer that can't be kept is an answer all the same.
-		_ = s.cache.Put(ctx, key(o.SHA256), facts.Encode(o.facts))
+		_ = s.cache.Put(ctx, key(o.SHA256), facts.Encode(code.Facts))
 	}
 }
 
@@ -230,7 +237,8 @@ func (s *Set) cached(ctx context.Context, sum string) []byte {
 func (s *Set) decode(ctx context.Context, o *Object, data []byte) {
 	f, err := facts.Decode(data)
 	if err == nil {
-		o.facts = f
+		o.known = &known{sum: o.SHA256, facts: f, header: o.Header}
+		s.memory.put(o.known)
 		close(o.done)
 		s.count(1, 0)
 		return

@@ -23,9 +23,10 @@ type Names struct {
 // a string; key: index of the calling function.
 func (o *Object) ImportNames(ctx context.Context, imp uint32, l facts.Loc) (map[uint32]Names, error) {
 	name := fmt.Sprintf("s%d.%d.%d", facts.Version, imp, l)
-	o.mu.Lock()
-	m, ok := o.names[name]
-	o.mu.Unlock()
+	if _, err := o.Facts(ctx); err != nil {
+		return nil, err
+	}
+	m, ok := o.known.namesOf(name)
 	if ok {
 		return m, nil
 	}
@@ -33,12 +34,8 @@ func (o *Object) ImportNames(ctx context.Context, imp uint32, l facts.Loc) (map[
 	if err != nil {
 		return nil, err
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.names == nil {
-		o.names = map[string]map[uint32]Names{}
-	}
-	o.names[name] = m
+	o.known.keepNames(name, m)
+	o.set.memory.answered(o.known, sizeOfNames(m))
 	return m, nil
 }
 

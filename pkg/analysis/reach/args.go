@@ -191,12 +191,12 @@ func (a *arguments) parameter(p argument) *values {
 // parameters of their own that they pass on; false when it can be anything.
 func (a *arguments) passed(p argument, out *values) ([]argument, bool) {
 	m := a.g.members[p.n.m]
-	id := a.g.trail.id(p.n)
-	if !a.g.taken.empty(id) || m.rooted[p.n.i] || a.g.callers.empty(id) {
+	h := a.g.of(p.n)
+	if h.taken > 0 || m.rooted[p.n.i] || h.callers == 0 {
 		return nil, false
 	}
 	var next []argument
-	for c := range a.g.callers.of(id) {
+	for c := range a.g.callers.backward(h.callers) {
 		to, imported := p.n.i, false
 		if c.imp >= 0 {
 			to, imported = uint32(c.imp), true

@@ -28,14 +28,16 @@ func (g *graph) bind(mi int32, imp uint32) *binding {
 	}
 	if len(b.targets) == 0 {
 		// What isn't there yet may come with a library that is loaded later.
-		b.targets = g.targets(mi, &m.facts.Imports[imp])
+		b.targets = g.targets(mi, imp)
 	}
 	return b
 }
 
-func (g *graph) targets(mi int32, im *facts.Import) []target {
-	exact := func(f *facts.Facts) []int { return link.Lookup(g.ids[:0], f, im.Name, im.Version) }
-	any := func(f *facts.Facts) []int { return link.LookupAny(g.ids[:0], f, im.Name) }
+func (g *graph) targets(mi int32, imp uint32) []target {
+	im := &g.members[mi].facts.Imports[imp]
+	sym := g.members[mi].facts.Symbol(imp)
+	exact := func(f *facts.Facts) []int { return link.Lookup(g.ids[:0], f, sym, im.Version) }
+	any := func(f *facts.Facts) []int { return link.LookupAny(g.ids[:0], f, sym) }
 	var out []target
 	// The loader's order first; then, for what it would refuse or find
 	// through another group, anything of that name.

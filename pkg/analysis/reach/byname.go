@@ -113,12 +113,12 @@ func (g *graph) executable(n node, sites []facts.Site, depth int, unknown bool) 
 		}
 		params = append(params, sites[i].Params...)
 	}
-	id := g.trail.id(n)
-	if depth == maxPassed || len(params) > 0 && !g.taken.empty(id) {
+	h := g.of(n)
+	if depth == maxPassed || len(params) > 0 && h.taken > 0 {
 		return unknown
 	}
 	callers := map[uint32]bool{}
-	for c := range g.callers.of(id) {
+	for c := range g.callers.backward(h.callers) {
 		if c.m == n.m && c.imp < 0 {
 			callers[c.fn] = true
 		}

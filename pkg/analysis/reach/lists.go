@@ -1,57 +1,55 @@
 package reach
 
-import "iter"
+import (
+	"iter"
+	"slices"
+)
 
-// lists are many short lists in one piece of memory, one for each of the keys
-// from 0 on. What is added last comes last.
+// listChunk is how many items of lists lie together; a power of 2.
+const listChunk = 1 << 12
+
+// lists are many short lists in few pieces of memory. Whoever has a list keeps
+// its head: the number of its last item, 0 for an empty list.
 type lists[T any] struct {
-	// last is, for each key, the place of the last item in all, plus 1; 0 for
-	// an empty list. The last item leads on to the first one.
-	last []uint32
-	all  []item[T]
+	chunks [][]item[T]
+	n      uint32 // of the items; they are numbered from 1 on
 }
 
 type item[T any] struct {
-	value T
-	next  uint32
+	value  T
+	before uint32
 }
 
-// grow makes room for keys below n.
-func (l *lists[T]) grow(n uint32) {
-	l.last = append(l.last, make([]uint32, int(n)-len(l.last))...)
-}
+func (l *lists[T]) at(n uint32) *item[T] { return &l.chunks[n/listChunk][n%listChunk] }
 
-func (l *lists[T]) add(key uint32, v T) {
-	at := uint32(len(l.all)) + 1
-	next := at
-	if last := l.last[key]; last > 0 {
-		next = l.all[last-1].next
-		l.all[last-1].next = at
+func (l *lists[T]) add(head *uint32, v T) {
+	l.n++
+	if int(l.n/listChunk) >= len(l.chunks) {
+		l.chunks = append(l.chunks, make([]item[T], listChunk))
 	}
-	l.all = append(l.all, item[T]{v, next})
-	l.last[key] = at
+	*l.at(l.n) = item[T]{v, *head}
+	*head = l.n
 }
 
-func (l *lists[T]) empty(key uint32) bool { return l.last[key] == 0 }
-
-// of lists what was added for a key.
-func (l *lists[T]) of(key uint32) iter.Seq[T] {
+// backward yields what a list has, the last one first.
+func (l *lists[T]) backward(head uint32) iter.Seq[T] {
 	return func(yield func(T) bool) {
-		last := l.last[key]
-		if last == 0 {
-			return
-		}
-		for at := l.all[last-1].next; ; at = l.all[at-1].next {
-			if !yield(l.all[at-1].value) || at == last {
-				return
-			}
+		for n := head; n > 0 && yield(l.at(n).value); {
+			n = l.at(n).before
 		}
 	}
 }
 
-// has reports whether a value is in the list of a key.
-func has[T comparable](l *lists[T], key uint32, v T) bool {
-	for w := range l.of(key) {
+// of lists what was added, in that order.
+func (l *lists[T]) of(head uint32) []T {
+	out := slices.Collect(l.backward(head))
+	slices.Reverse(out)
+	return out
+}
+
+// has reports whether a value is in a list.
+func has[T comparable](l *lists[T], head uint32, v T) bool {
+	for w := range l.backward(head) {
 		if w == v {
 			return true
 		}

@@ -155,8 +155,9 @@ func (g *graph) names(n node, imp uint32, l param) (objects.Names, bool) {
 
 // lookedUp enters a function that dlsym may return.
 func (g *graph) lookedUp(n node, name string) {
+	sym := facts.SymbolOf(name)
 	for j := range g.members {
-		for _, k := range link.LookupAny(nil, g.members[j].facts, name) {
+		for _, k := range link.LookupAny(nil, g.members[j].facts, sym) {
 			e := &g.members[j].facts.Exports[k]
 			if e.Func > 0 {
 				g.enter(node{m: int32(j), i: e.Func - 1}, n, edgeLookup, outside)
@@ -253,9 +254,10 @@ func (g *graph) export(i int32, k int, from node) {
 // glibc's begins each library of C, or the allocator that it changes over to.
 func (g *graph) loaderLooksUp(name string, in []*member) {
 	g.loaderNames[name] = true
+	sym := facts.SymbolOf(name)
 	for _, m := range in {
 		i := g.index[m.link]
-		for _, k := range link.LookupAny(nil, m.facts, name) {
+		for _, k := range link.LookupAny(nil, m.facts, sym) {
 			g.export(i, k, g.trail.textNode(name))
 		}
 	}

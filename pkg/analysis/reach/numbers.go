@@ -52,21 +52,24 @@ func (g *graph) unresolved(n node, s *facts.Site, why string) {
 // wrapper notes that calls of a function from other objects pass a number.
 // Calls within the object are sites of their own already.
 func (g *graph) wrapper(n node, p param) {
-	id := g.trail.id(n)
-	if has(&g.wraps, id, p) {
+	h := g.of(n)
+	if has(&g.wraps, h.wraps, p) {
 		return
 	}
-	g.wraps.add(id, p)
-	for c := range g.callers.of(id) {
+	g.wraps.add(&h.wraps, p)
+	for _, c := range g.callers.of(h.callers) {
 		g.passes(n, c, p)
 	}
 }
 
 // called notes a call of a function.
 func (g *graph) called(to node, c caller) {
-	id := g.trail.id(to)
-	g.callers.add(id, c)
-	for p := range g.wraps.of(id) {
+	h := g.of(to)
+	g.callers.add(&h.callers, c)
+	if h.wraps == 0 {
+		return
+	}
+	for _, p := range g.wraps.of(h.wraps) {
 		g.passes(to, c, p)
 	}
 }
@@ -132,7 +135,7 @@ func (g *graph) indirect(n node) {
 			}
 		}
 	}
-	params = slices.AppendSeq(params, g.wraps.of(g.trail.id(n)))
+	params = append(params, g.wraps.of(g.of(n).wraps)...)
 	slices.Sort(params)
 	for _, p := range slices.Compact(params) {
 		site := own[p]
@@ -140,7 +143,7 @@ func (g *graph) indirect(n node) {
 			site = &facts.Site{Addr: m.facts.Funcs[n.i].Start}
 		}
 		known := !site.Derefs
-		for h := range g.taken.of(g.trail.id(n)) {
+		for _, h := range g.taken.of(g.of(n).taken) {
 			known = known && h != outside && g.passedIndirectly(n, h, p)
 		}
 		if !known {

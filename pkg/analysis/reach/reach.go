@@ -127,6 +127,15 @@ type member struct {
 	imports []binding       // of each import
 }
 
+// heads are the lists of a function.
+type heads struct {
+	taken   uint32 // members that hold its address, outside for unknown ones
+	callers uint32
+	wraps   uint32 // what calls from other places pass as numbers
+}
+
+func (g *graph) of(n node) *heads { return &g.heads[g.trail.id(n)] }
+
 // param is a location that holds a number when a function is entered.
 type param = facts.Loc
 
@@ -151,10 +160,11 @@ type exportID struct {
 
 type graph struct {
 	trail *trail
-	// What is known of functions; key: the number of the function in trail.
-	taken   lists[int32] // members that hold its address, outside for unknown ones
+	heads []heads // of each node; index: its number in trail
+	// What the lists of functions hold.
+	taken   lists[int32]
 	callers lists[caller]
-	wraps   lists[param] // what calls from other places pass as numbers
+	wraps   lists[param]
 
 	cause    node // what has the members loaded that are being added
 	linker   *link.Linker
@@ -183,6 +193,7 @@ type graph struct {
 	indirectNames map[string]bool
 	anywhere      bool             // a computed name is looked up in all objects
 	watched       map[string][]use // key: name of a function that services ask for
+	grouped       map[group]bool   // groups of libraries that were left out
 	converts      bool             // a file is opened with a character set
 	err           error
 }
@@ -206,7 +217,7 @@ type Options struct {
 func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	g := &graph{
 		linker: l, index: map[*link.Member]int32{}, seen: map[string]bool{}, ctx: ctx, loaded: map[string]bool{},
-		bySuffix: map[string][]exportID{}, loaderNames: map[string]bool{}, indirectNames: map[string]bool{}, ids: make([]int, 0, 16),
+		bySuffix: map[string][]exportID{}, loaderNames: map[string]bool{}, indirectNames: map[string]bool{}, grouped: map[group]bool{}, ids: make([]int, 0, 16),
 		watched: map[string][]use{},
 		res:     &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}, Configured: Configured{}},
 		trail:   newTrail(), cause: noNode,
@@ -281,14 +292,13 @@ func (g *graph) addMembers() {
 		g.index[lm] = int32(len(g.members))
 		g.everyone = append(g.everyone, int32(len(g.members)))
 		g.members = append(g.members, m)
-		g.trail.member(len(f.Funcs), len(f.Regions))
+		g.trail.member(f)
 		for _, w := range f.Warnings {
 			g.issue("unreadable-part", lm.Object.Path, w, false)
 		}
 	}
-	g.taken.grow(g.trail.next)
-	g.callers.grow(g.trail.next)
-	g.wraps.grow(g.trail.next)
+	g.trail.reserve()
+	g.heads = append(g.heads, make([]heads, int(g.trail.next)-len(g.heads))...)
 	var scope []int32
 	if from > 0 {
 		scope = append(scope, g.members[0].scope...)
@@ -356,8 +366,10 @@ func (g *graph) enter(n, from node, edge edgeKind, holder int32) {
 		}
 		return
 	}
-	if holder != direct && !has(&g.taken, g.trail.id(n), holder) {
-		g.taken.add(g.trail.id(n), holder)
+	if holder != direct {
+		if h := g.of(n); !has(&g.taken, h.taken, holder) {
+			g.taken.add(&h.taken, holder)
+		}
 	}
 	if !m.funcs[n.i] {
 		m.funcs[n.i] = true
@@ -476,7 +488,7 @@ func (g *graph) fail(err error) {
 func (g *graph) finish() {
 	for i, m := range g.members {
 		for f := range m.facts.Funcs {
-			if n := (node{m: int32(i), i: uint32(f)}); !g.taken.empty(g.trail.id(n)) {
+			if n := (node{m: int32(i), i: uint32(f)}); g.of(n).taken > 0 {
 				g.indirect(n)
 			}
 		}

@@ -38,7 +38,7 @@ func (r Reached) exports(m *link.Member, symbol string) bool {
 	if !ok {
 		return false
 	}
-	first, end := r.g.members[i].facts.Named(symbol)
+	first, end := r.g.members[i].facts.Named(facts.SymbolOf(symbol))
 	return first < end
 }
 
@@ -153,11 +153,19 @@ func (g *graph) service(s Service, by Name, leave bool) {
 	}
 }
 
+// group is what names many libraries as one, and the file that names them.
+type group struct{ name, config string }
+
 func (g *graph) leftOut(s Service, by Name) {
+	k := group{s.Group, s.Config}
+	if g.grouped[k] {
+		return // it is said already
+	}
 	p := g.linker.Path(g.ctx, s.Library, by.By)
 	switch {
 	case p == "":
 	case s.Group != "":
+		g.grouped[k] = true
 		g.issue("configured-library", s.Group, fmt.Sprintf("%s makes the program load libraries of this folder; they were left out, as programs that are executed are (name those that matter with --load)", s.Config), true)
 	default:
 		g.issue("configured-library", p, fmt.Sprintf("%s makes the program load it; it was left out, as programs that are executed are (name it with --load)", s.Config), true)

@@ -3,6 +3,8 @@ package reach
 import (
 	"slices"
 	"sort"
+
+	"github.com/confinehq/confine/pkg/analysis/facts"
 )
 
 // trail is the graph as it was followed. Each edge is noted when it is
@@ -17,12 +19,14 @@ type trail struct {
 	next  uint32   // the number of the next member's first function
 	// to and kind are the edges, in the order in which they were followed;
 	// runs are those that leave one node together.
-	to    []uint32
-	kind  []edgeKind
-	runs  []run
-	texts []string
-	text  map[string]uint32 // index of a text
-	made  []made
+	to   []uint32
+	kind []edgeKind
+	runs []run
+	// links and strings are how many edges and texts there can be, about.
+	links, strings int
+	texts          []string
+	text           map[string]uint32 // index of a text
+	made           []made
 	// handed are the numbers that wrappers hand on to functions of other
 	// objects.
 	handed map[node][]hand
@@ -61,9 +65,21 @@ func newTrail() *trail {
 }
 
 // member gives numbers to what a new member has.
-func (t *trail) member(funcs, regions int) {
+func (t *trail) member(f *facts.Facts) {
+	funcs, regions := len(f.Funcs), len(f.Regions)
+	t.links += f.Links()
+	t.strings += len(f.Strings)
 	t.base, t.funcs = append(t.base, t.next), append(t.funcs, uint32(funcs))
 	t.next += uint32(funcs + regions)
+}
+
+// reserve makes room for what new members lead to.
+func (t *trail) reserve() {
+	if len(t.texts) == 0 {
+		t.text, t.texts = make(map[string]uint32, t.strings/2), make([]string, 0, t.strings)
+	}
+	n := max(0, t.links-len(t.to))
+	t.to, t.kind = slices.Grow(t.to, n), slices.Grow(t.kind, n)
 }
 
 // id is the number of a node.
