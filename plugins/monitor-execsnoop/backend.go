@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -95,10 +96,10 @@ func (b *backend) working(ctx context.Context) (tool, error) {
 	if err != nil {
 		return tool{}, err
 	}
-	var failed []error
+	var failed []string
 	for _, t := range found {
 		if ctx.Err() != nil {
-			failed = append(failed, fmt.Errorf("%s was not tried: there was no time left", t))
+			failed = append(failed, t.String()+" was not tried: there was no time left")
 			continue
 		}
 		err := try(ctx, t)
@@ -106,9 +107,9 @@ func (b *backend) working(ctx context.Context) (tool, error) {
 			b.tool = &t
 			return t, nil
 		}
-		failed = append(failed, err)
+		failed = append(failed, err.Error())
 	}
-	return tool{}, fmt.Errorf("no execsnoop works here: %w", errors.Join(failed...))
+	return tool{}, fmt.Errorf("no execsnoop works here: %s; install another one (apt-get install libbpf-tools, or bpftrace), or watch with --monitor ebpf", strings.Join(failed, "; "))
 }
 
 // try runs a tool until it reports something.

@@ -276,8 +276,8 @@ func (s *stream) failure() error {
 func (s *stream) said() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.tool.kind == bcc && strings.Contains(string(s.errs), "find kernel headers") {
-		return fmt.Sprintf(": it compiles with the kernel's headers, which are missing: apt-get install linux-headers-%s, or libbpf-tools, whose execsnoop needs none", kernelRelease())
+	if s.tool.kind == bcc && lacksHeaders(string(s.errs)) {
+		return fmt.Sprintf(": the kernel's headers, with which it compiles, are missing (apt-get install linux-headers-%s)", kernelRelease())
 	}
 	lines := strings.Split(strings.TrimSpace(strings.ToValidUTF8(string(s.errs), "\uFFFD")), "\n")
 	last := strings.TrimSpace(lines[len(lines)-1])
@@ -285,6 +285,12 @@ func (s *stream) said() string {
 		return ""
 	}
 	return ": " + last
+}
+
+// lacksHeaders reports whether bcc complains that it finds no headers of the
+// kernel.
+func lacksHeaders(said string) bool {
+	return strings.Contains(said, "find kernel headers") || strings.Contains(said, "chdir(/lib/modules/")
 }
 
 // kernelRelease names the running kernel, as uname -r does.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+	"github.com/confinehq/confine/test/scap"
 )
 
 func losses(events []*confinev1.WatchResponse) (reasons []string) {
@@ -69,6 +70,56 @@ func TestReplayOfAnother(t *testing.T) {
 	events, snap, err := replay(t, start(t, nil), capture(t), "0123456789ab")
 	if err != nil || len(events) != 0 || len(snap.GetRecorded()) != 0 {
 		t.Errorf("%d events, %v, %v", len(events), snap.GetRecorded(), err)
+	}
+}
+
+// contained writes the trace as if curl had run in a container.
+func contained(t *testing.T, c scap.Container) string {
+	t.Helper()
+	trace, err := os.ReadFile(capture(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if trace, err = scap.Contain(trace, c); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "contained.scap")
+	if err := os.WriteFile(path, trace, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A container of a trace is known by id, name and image, and its processes
+// alone are told.
+func TestReplayOfAContainer(t *testing.T) {
+	needSysdig(t)
+	id := strings.Repeat("0123456789abcdef", 4)
+	trace := contained(t, scap.Container{ID: id, Name: "web-7", Image: "docker.io/library/nginx:1.25"})
+	c := start(t, nil)
+	found, err := c.InspectCapture(t.Context(), trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var web *confinev1.CapturedContainer
+	for _, x := range found.GetContainers() {
+		if x.GetId() == id[:12] {
+			web = x
+		}
+	}
+	if web.GetName() != "web-7" || web.GetImage() != "docker.io/library/nginx:1.25" || web.GetExecs() != 1 {
+		t.Fatalf("it holds %v", found.GetContainers())
+	}
+	events, snap, err := replay(t, c, trace, id[:12])
+	if err != nil || snap.GetLost() != 0 {
+		t.Fatalf("%v, %d lost", err, snap.GetLost())
+	}
+	if !slices.ContainsFunc(events, func(e *confinev1.WatchResponse) bool { return filepath.Base(e.GetExec().GetPath()) == "curl" }) {
+		t.Errorf("the execution of curl is not among %d events", len(events))
+	}
+	events, _, err = replay(t, c, trace, "host")
+	if err != nil || slices.ContainsFunc(events, func(e *confinev1.WatchResponse) bool { return filepath.Base(e.GetExec().GetPath()) == "curl" }) {
+		t.Errorf("the host's processes: %v, %v", events, err)
 	}
 }
 

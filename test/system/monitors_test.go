@@ -1,12 +1,14 @@
 package system
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
+	"github.com/confinehq/confine/test/scap"
 )
 
 // calls lists the names of what a result allows.
@@ -104,6 +106,40 @@ func TestCapture(t *testing.T) {
 		if _, stderr, code := w.profile(t, append([]string{"--node", "n1"}, c.args...)...); code != 1 || !strings.Contains(stderr, c.want) {
 			t.Errorf("%q: exit code %d, want 1 and %q:\n%s", c.args, code, c.want, stderr)
 		}
+	}
+	w.mustBeClean(t)
+}
+
+// TestCaptureContainer chooses a container of a trace by each of its names.
+func TestCaptureContainer(t *testing.T) {
+	w := newWorld(t, "curl")
+	trace, err := os.ReadFile("../../plugins/monitor-sysdig/testdata/curl_google.scap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const image = "docker.io/confine/curl:latest"
+	id := strings.Repeat("0123456789abcdef", 4)
+	if trace, err = scap.Contain(trace, scap.Container{ID: id, Name: "web-7", Image: image}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(w.dir, "contained.scap")
+	if err := os.WriteFile(file, trace, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The image may be left out: the trace tells it.
+	for _, name := range []string{id, id[:12], "web-7", image, ""} {
+		args := []string{"--node", "n1", "--no-proof", "--capture", file}
+		if name != "" {
+			args = append(args, "--capture-container", name)
+		}
+		r, stderr, code := w.profile(t, args...)
+		if code != 3 || r.GetImage() != image || !slices.Equal(programs(r), []string{"/usr/bin/curl"}) {
+			t.Errorf("%q: exit code %d, image %s, executed %q\n%s", name, code, r.GetImage(), programs(r), stderr)
+		}
+	}
+	_, stderr, code := w.profile(t, "--node", "n1", "--capture", file, "--capture-container", "web-8")
+	if code != 1 || !strings.Contains(stderr, id[:12]+" web-7 "+image) {
+		t.Errorf("an unknown container: exit code %d\n%s", code, stderr)
 	}
 	w.mustBeClean(t)
 }
