@@ -159,9 +159,10 @@ func deniedCalls(snap *confinev1.SnapshotResponse, c *observe.Collector) []*conf
 		if process == "" {
 			process = "(container runtime)"
 		}
+		name := callName(arch, d.GetNr())
 		out = append(out, &confinev1.Denied{
-			Name: callName(arch, d.GetNr()), Nr: d.GetNr(), Process: process, Caller: caller,
-			Count: counts[i], Pid: d.GetPid(),
+			Name: name, Nr: d.GetNr(), Process: process, Caller: caller,
+			Count: counts[i], Pid: d.GetPid(), Args: d.GetArgs(), Text: syscalls.Format(arch, name, d.GetArgs()),
 		})
 	}
 	slices.SortStableFunc(out, func(a, b *confinev1.Denied) int { return strings.Compare(a.Name, b.Name) })

@@ -117,9 +117,9 @@ func refusedBy(calls []*confinev1.Denied, err error) error {
 
 func refusedText(calls []*confinev1.Denied) string {
 	if len(calls) == 1 {
-		return fmt.Sprintf("the call %s was refused", calls[0].GetName())
+		return fmt.Sprintf("the call %s was refused", calls[0].GetText())
 	}
-	return fmt.Sprintf("%d calls were refused, the first is %s", len(calls), calls[0].GetName())
+	return fmt.Sprintf("%d calls were refused, the first is %s", len(calls), calls[0].GetText())
 }
 
 // proofMonitor names the monitor of a proof: the run's own if it sees refused

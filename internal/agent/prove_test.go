@@ -113,8 +113,8 @@ func TestProof(t *testing.T) {
 		}
 		for _, x := range proof.GetDenied() {
 			got = append(got, x.GetName())
-			if x.GetProcess() != process || !c.runtime && !strings.HasPrefix(x.GetCaller(), "/bin/busybox+0x") || x.GetCount() == 0 {
-				t.Errorf("%s: refused call %v lacks process, caller or count", c.name, x)
+			if x.GetProcess() != process || !c.runtime && !strings.HasPrefix(x.GetCaller(), "/bin/busybox+0x") || x.GetCount() == 0 || len(x.GetArgs()) != 6 || !strings.HasPrefix(x.GetText(), x.GetName()+"(") {
+				t.Errorf("%s: refused call %v lacks process, caller, count or arguments", c.name, x)
 			}
 		}
 		if !slices.Equal(got, c.without) {

@@ -87,7 +87,7 @@ func result(image string) (*confinev1.Result, error) {
 	case "incomplete":
 		r.Incomplete = []*confinev1.Incomplete{{Kind: "lost-events", Detail: "7 events were lost"}}
 	case "denied":
-		r.Proof = &confinev1.Proof{Status: "denied", Denied: []*confinev1.Denied{{Name: "ptrace", Nr: 101, Process: "/bin/x", Caller: "/bin/x+0x10", Count: 2}}}
+		r.Proof = &confinev1.Proof{Status: "denied", Denied: []*confinev1.Denied{{Name: "ptrace", Nr: 101, Process: "/bin/x", Caller: "/bin/x+0x10", Count: 2, Args: []uint64{16, 7}, Text: "ptrace(PTRACE_ATTACH=0x10, 7, NULL, NULL)"}}}
 	case "unproven":
 		r.Proof = &confinev1.Proof{Status: "skipped", Detail: "not asked for"}
 	case "broken":

@@ -166,7 +166,7 @@ func (s summary) proof(p *confinev1.Proof) {
 
 // deniedText is a refused call with who made it and where.
 func deniedText(d *confinev1.Denied) string {
-	text := d.GetName() + " by " + first(d.GetProcess(), "an unknown process")
+	text := first(d.GetText(), d.GetName()) + " by " + first(d.GetProcess(), "an unknown process")
 	if d.GetCaller() != "" {
 		text += " at " + d.GetCaller()
 	}

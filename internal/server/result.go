@@ -24,6 +24,9 @@ const (
 	proofSkipped = "skipped"
 )
 
+// maxArgs is the number of a call's arguments.
+const maxArgs = 6
+
 // checkProof makes an agent's verdict consistent: with a refused call nothing
 // is proven.
 func checkProof(p *confinev1.Proof) *confinev1.Proof {
@@ -35,6 +38,7 @@ func checkProof(p *confinev1.Proof) *confinev1.Proof {
 		out.Denied = append(out.Denied, &confinev1.Denied{
 			Name: clean(d.GetName(), 64), Nr: d.GetNr(), Process: clean(d.GetProcess(), maxPath),
 			Caller: clean(d.GetCaller(), maxPath), Count: d.GetCount(), Pid: d.GetPid(),
+			Args: d.GetArgs()[:min(len(d.GetArgs()), maxArgs)], Text: clean(d.GetText(), 512),
 		})
 	}
 	out.Recorded = cleanRecorded(p.GetRecorded())

@@ -398,7 +398,7 @@ func (f *fixture) mustHaveEnded() {
 }
 
 func TestProofs(t *testing.T) {
-	denied := []*confinev1.Denied{{Name: "ptrace", Nr: 101, Process: "/app", Caller: "/app+0x10\x1b[31m", Count: 2}}
+	denied := []*confinev1.Denied{{Name: "ptrace", Nr: 101, Process: "/app", Caller: "/app+0x10\x1b[31m", Count: 2, Args: make([]uint64, 1000), Text: "ptrace(PTRACE_ATTACH=0x10, \x1b[31m"}}
 	for name, c := range map[string]struct {
 		said *confinev1.Proof
 		want string
@@ -425,6 +425,11 @@ func TestProofs(t *testing.T) {
 			}
 			if strings.ContainsRune(r.GetProof().String(), 0x1b) {
 				t.Error("a terminal's escape went through")
+			}
+			for _, d := range r.GetProof().GetDenied() {
+				if len(d.GetArgs()) != 6 || !strings.HasPrefix(d.GetText(), "ptrace(PTRACE_ATTACH") {
+					t.Errorf("refused call %v, want six arguments and its text", d)
+				}
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -161,6 +162,7 @@ func (d *decoder) denied(ev *bpf.MonitorEvent, t texts) {
 	d.sink.Denied(&confinev1.DeniedCall{
 		Time: ev.Time, Pid: int32(ev.Pid), Nr: ev.Value, Ip: ev.Addr, Process: process,
 		Object: path, Offset: offset, Ret: ev.Ret, Arch: ev.Arch, Count: 1, Signal: ev.Signal, Comm: comm(ev),
+		Args: slices.Clone(ev.Args[:]),
 	})
 }
 
@@ -239,6 +241,7 @@ func (d *decoder) nameDenials(all map[bpf.MonitorPlace]bpf.MonitorDenial) []*con
 		out = append(out, &confinev1.DeniedCall{
 			Time: n.Time, Pid: int32(n.Pid), Nr: int32(at.Nr), Ip: o.ip, Process: d.imageName(at.Image),
 			Object: o.path, Offset: o.offset, Ret: n.Ret, Arch: at.Arch, Count: n.Count, Signal: n.Signal, Comm: o.comm,
+			Args: slices.Clone(n.Args[:]),
 		})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Time < out[j].Time })

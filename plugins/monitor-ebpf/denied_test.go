@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"debug/elf"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -37,6 +38,9 @@ func siteOf(t *testing.T, program, symbol string) uint64 {
 	return 0
 }
 
+// refusedArgs are the arguments of refuse.c's call.
+var refusedArgs = []uint64{0x1100000011, 0x22, 0x33, 0x44, 0x55, 1<<64 - 0x66}
+
 func TestDeniedCalls(t *testing.T) {
 	refuse := compile(t, "refuse.c")
 	site := siteOf(t, refuse, "after_call")
@@ -61,7 +65,7 @@ func TestDeniedCalls(t *testing.T) {
 			}
 			for _, d := range []*confinev1.DeniedCall{s.denied[0], s.snapshot.GetDenied()[0]} {
 				if d.GetNr() != syscall.SYS_SETHOSTNAME || d.GetProcess() != refuse || d.GetComm() != "refuse" ||
-					d.GetArch() != auditArchX86_64 || d.GetSignal() != int32(c.signal) {
+					d.GetArch() != auditArchX86_64 || d.GetSignal() != int32(c.signal) || !slices.Equal(d.GetArgs(), refusedArgs) {
 					t.Errorf("denied call %v", d)
 				}
 				if c.caller && (d.GetRet() != c.ret || d.GetObject() != refuse || d.GetOffset() != site) {

@@ -39,6 +39,27 @@ static __always_inline __u64 regs_ip(struct pt_regs *regs)
 	return BPF_CORE_READ(regs, ip);
 }
 
+/* The registers of a call's six arguments. Those of a 64-bit call are as they
+ * were when it was made, whatever became of it. */
+static __always_inline void regs_args(struct pt_regs *regs, int compat, __u64 *args)
+{
+	if (compat) {
+		args[0] = (__u32)BPF_CORE_READ(regs, bx);
+		args[1] = (__u32)BPF_CORE_READ(regs, cx);
+		args[2] = (__u32)BPF_CORE_READ(regs, dx);
+		args[3] = (__u32)BPF_CORE_READ(regs, si);
+		args[4] = (__u32)BPF_CORE_READ(regs, di);
+		args[5] = (__u32)BPF_CORE_READ(regs, bp);
+		return;
+	}
+	args[0] = BPF_CORE_READ(regs, di);
+	args[1] = BPF_CORE_READ(regs, si);
+	args[2] = BPF_CORE_READ(regs, dx);
+	args[3] = BPF_CORE_READ(regs, r10);
+	args[4] = BPF_CORE_READ(regs, r8);
+	args[5] = BPF_CORE_READ(regs, r9);
+}
+
 static __always_inline int is_execveat(long nr, int compat)
 {
 	return nr == (compat ? 358 : 322);
@@ -93,6 +114,16 @@ static __always_inline long regs_nr(struct pt_regs *regs)
 static __always_inline __u64 regs_ip(struct pt_regs *regs)
 {
 	return BPF_CORE_READ(regs, pc);
+}
+
+static __always_inline void regs_args(struct pt_regs *regs, int compat, __u64 *args)
+{
+	args[0] = BPF_CORE_READ(regs, orig_x0);
+	args[1] = BPF_CORE_READ(regs, regs[1]);
+	args[2] = BPF_CORE_READ(regs, regs[2]);
+	args[3] = BPF_CORE_READ(regs, regs[3]);
+	args[4] = BPF_CORE_READ(regs, regs[4]);
+	args[5] = BPF_CORE_READ(regs, regs[5]);
 }
 
 static __always_inline int is_execveat(long nr, int compat)

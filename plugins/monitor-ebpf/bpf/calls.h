@@ -69,6 +69,7 @@ struct denial {
 	__s64 ret;
 	__u32 pid; /* of the first */
 	__s32 signal;
+	__u64 args[6]; /* of the first */
 };
 
 /* Refused calls; what is in it has been told. */
@@ -138,6 +139,7 @@ static __always_inline int denied_call(struct task_struct *task, struct pt_regs 
 		first.signal = signal;
 		first.pid = bpf_get_current_pid_tgid() >> 32;
 		first.time = bpf_ktime_get_boot_ns();
+		regs_args(regs, at.arch == ARCH_COMPAT, first.args);
 		err_update = bpf_map_update_elem(&denials, &at, &first, BPF_NOEXIST);
 		if (err_update && err_update != -EEXIST)
 			count_lost(LOST_PLACES);
@@ -161,6 +163,7 @@ static __always_inline int denied_call(struct task_struct *task, struct pt_regs 
 	s->ev.ret = ret;
 	s->ev.signal = signal;
 	s->ev.vma_error = -err;
+	regs_args(regs, at.arch == ARCH_COMPAT, s->ev.args);
 	BPF_CORE_READ_STR_INTO(&s->ev.comm, task, comm);
 	if (!err && v.file)
 		put_file(s, slot, TEXT_PATH, v.file);

@@ -72,6 +72,7 @@ struct event {
 	__u32 origin;
 	struct key key;
 	__u64 cgroup;
+	__u64 args[6]; /* of a denied call */
 };
 
 #define DATA_SIZE 16384

@@ -189,6 +189,8 @@ struct pt_regs {
 	unsigned long bp;
 	unsigned long bx;
 	unsigned long r8;
+	unsigned long r9;
+	unsigned long r10;
 	unsigned long ax;
 	unsigned long cx;
 	unsigned long dx;

@@ -20,6 +20,7 @@ type MonitorDenial struct {
 	Ret    int64
 	Pid    uint32
 	Signal int32
+	Args   [6]uint64
 }
 
 type MonitorEvent struct {
@@ -47,6 +48,7 @@ type MonitorEvent struct {
 	Origin uint32
 	Key    MonitorKey
 	Cgroup uint64
+	Args   [6]uint64
 }
 
 type MonitorKey struct {

@@ -15,13 +15,15 @@
 static void call(void)
 {
 	long nr = SYS_sethostname;
+	/* arguments that are known, though only two of them mean something */
+	register long a4 asm("r10") = 0x44, a5 asm("r8") = 0x55, a6 asm("r9") = -0x66;
 
 	/* after_call is what the monitor has to name */
 	asm volatile("syscall\n"
 		     ".globl after_call\n"
 		     "after_call: nop\n"
 		     : "+a"(nr)
-		     : "D"(0), "S"(0)
+		     : "D"(0x1100000011), "S"(0x22), "d"(0x33), "r"(a4), "r"(a5), "r"(a6)
 		     : "rcx", "r11", "memory");
 }
 

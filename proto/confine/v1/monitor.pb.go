@@ -1302,7 +1302,10 @@ type DeniedCall struct {
 	// nothing then.
 	Signal int32 `protobuf:"varint,11,opt,name=signal,proto3" json:"signal,omitempty"`
 	// Name of the thread.
-	Comm          string `protobuf:"bytes,12,opt,name=comm,proto3" json:"comm,omitempty"`
+	Comm string `protobuf:"bytes,12,opt,name=comm,proto3" json:"comm,omitempty"`
+	// The six arguments as the registers held them, of the first call from that
+	// place; none when the monitor doesn't know them.
+	Args          []uint64 `protobuf:"varint,13,rep,packed,name=args,proto3" json:"args,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1419,6 +1422,13 @@ func (x *DeniedCall) GetComm() string {
 		return x.Comm
 	}
 	return ""
+}
+
+func (x *DeniedCall) GetArgs() []uint64 {
+	if x != nil {
+		return x.Args
+	}
+	return nil
 }
 
 type SnapshotRequest struct {
@@ -1874,7 +1884,7 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\x06status\x18\x03 \x01(\x05R\x06status\"4\n" +
 	"\x04Lost\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x84\x02\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x98\x02\n" +
 	"\n" +
 	"DeniedCall\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x04R\x04time\x12\x10\n" +
@@ -1889,7 +1899,8 @@ const file_confine_v1_monitor_proto_rawDesc = "" +
 	"\x05count\x18\n" +
 	" \x01(\x04R\x05count\x12\x16\n" +
 	"\x06signal\x18\v \x01(\x05R\x06signal\x12\x12\n" +
-	"\x04comm\x18\f \x01(\tR\x04comm\",\n" +
+	"\x04comm\x18\f \x01(\tR\x04comm\x12\x12\n" +
+	"\x04args\x18\r \x03(\x04R\x04args\",\n" +
 	"\x0fSnapshotRequest\x12\x19\n" +
 	"\bwatch_id\x18\x01 \x01(\tR\awatchId\"\xc0\x02\n" +
 	"\x10SnapshotResponse\x12\x16\n" +

@@ -1141,9 +1141,15 @@ type Denied struct {
 	// Path of the executed file of the process that made it.
 	Process string `protobuf:"bytes,3,opt,name=process,proto3" json:"process,omitempty"`
 	// Where it came from: object and offset, "/lib/x.so+0x1234".
-	Caller        string `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"`
-	Count         uint32 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
-	Pid           int32  `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`
+	Caller string `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"`
+	Count  uint32 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	Pid    int32  `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`
+	// The six arguments as the registers held them, of the first such call; none
+	// when the monitor doesn't tell.
+	Args []uint64 `protobuf:"varint,7,rep,packed,name=args,proto3" json:"args,omitempty"`
+	// The call as a program would write it, with the names of constants and their
+	// values: "socket(AF_PACKET=17, SOCK_RAW=3, 0)".
+	Text          string `protobuf:"bytes,8,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1218,6 +1224,20 @@ func (x *Denied) GetPid() int32 {
 		return x.Pid
 	}
 	return 0
+}
+
+func (x *Denied) GetArgs() []uint64 {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *Denied) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
 }
 
 // Runtime is the OCI runtime that the floor was measured from.
@@ -1392,14 +1412,16 @@ const file_confine_v1_result_proto_rawDesc = "" +
 	"\x06denied\x18\x02 \x03(\v2\x12.confine.v1.DeniedR\x06denied\x12\x18\n" +
 	"\aseconds\x18\x03 \x01(\x01R\aseconds\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x120\n" +
-	"\brecorded\x18\x05 \x03(\v2\x14.confine.v1.RecordedR\brecorded\"\x86\x01\n" +
+	"\brecorded\x18\x05 \x03(\v2\x14.confine.v1.RecordedR\brecorded\"\xae\x01\n" +
 	"\x06Denied\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02nr\x18\x02 \x01(\x05R\x02nr\x12\x18\n" +
 	"\aprocess\x18\x03 \x01(\tR\aprocess\x12\x16\n" +
 	"\x06caller\x18\x04 \x01(\tR\x06caller\x12\x14\n" +
 	"\x05count\x18\x05 \x01(\rR\x05count\x12\x10\n" +
-	"\x03pid\x18\x06 \x01(\x05R\x03pid\"m\n" +
+	"\x03pid\x18\x06 \x01(\x05R\x03pid\x12\x12\n" +
+	"\x04args\x18\a \x03(\x04R\x04args\x12\x12\n" +
+	"\x04text\x18\b \x01(\tR\x04text\"m\n" +
 	"\aRuntime\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12 \n" +
