@@ -46,6 +46,7 @@ type decoder struct {
 	sink  *monitor.Sink
 	every bool              // ends of processes are delivered
 	dirfd map[uint32]string // by process: the file that its execveat names
+	early *early
 
 	mu      sync.Mutex
 	images  map[uint64]string    // path by image
@@ -68,6 +69,7 @@ func newDecoder(sink *monitor.Sink, every bool) *decoder {
 	return &decoder{
 		sink:     sink,
 		every:    every,
+		early:    newEarly(func(m *confinev1.Mapping) { sink.Mapping(m) }),
 		dirfd:    make(map[uint32]string),
 		images:   make(map[uint64]string),
 		objects:  make(map[objectKey]object),
@@ -90,10 +92,7 @@ func (d *decoder) record(raw []byte) {
 	case kindExec:
 		d.exec(ev, t)
 	case kindMapping:
-		d.sink.Mapping(&confinev1.Mapping{
-			Time: ev.Time, Pid: int32(ev.Pid), Path: t.path, File: fileID(ev),
-			Process: d.processOf(ev.Image),
-		})
+		d.mapping(ev.Image, &confinev1.Mapping{Time: ev.Time, Pid: int32(ev.Pid), Path: t.path, File: fileID(ev)})
 	case kindUnmapped:
 		d.unmapped(ev)
 	case kindExit:
@@ -108,6 +107,7 @@ func (d *decoder) record(raw []byte) {
 			name = "" // a runtime's own init: its file isn't the container's
 		}
 		d.name(ev.Image, name)
+		d.early.named(ev.Image, name)
 	case kindDirFD:
 		if len(d.dirfd) >= maxDirFDs {
 			clear(d.dirfd) // of threads that failed and ended
@@ -144,6 +144,7 @@ func (d *decoder) exec(ev *bpf.MonitorEvent, t texts) {
 		e.Nested = script{ev.Pid, asked, filename, t.interp, t.args}.nested()
 	}
 	d.sink.Exec(e)
+	d.early.named(ev.Image, t.path)
 }
 
 func (d *decoder) denied(ev *bpf.MonitorEvent, t texts) {
@@ -176,6 +177,17 @@ func (d *decoder) name(image uint64, path string) {
 	d.images[image] = path
 }
 
+// mapping delivers a mapping with its process, as soon as that has a name.
+func (d *decoder) mapping(image uint64, m *confinev1.Mapping) {
+	path, known := d.processOf(image)
+	if !known {
+		d.early.hold(image, m)
+		return
+	}
+	m.Process = path
+	d.sink.Mapping(m)
+}
+
 // imageName is called with mu held.
 func (d *decoder) imageName(image uint64) string {
 	if name, ok := d.images[image]; ok {
@@ -184,11 +196,13 @@ func (d *decoder) imageName(image uint64) string {
 	return unknownProcess
 }
 
-// processOf returns the path of an image, "" when it isn't known.
-func (d *decoder) processOf(image uint64) string {
+// processOf returns the path of an image; known is false when no record has
+// named it.
+func (d *decoder) processOf(image uint64) (path string, known bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.images[image]
+	path, known = d.images[image]
+	return path, known
 }
 
 // namePrograms lists how often executions were repeated, by path.

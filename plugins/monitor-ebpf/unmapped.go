@@ -22,10 +22,9 @@ func (d *decoder) unmapped(ev *bpf.MonitorEvent) {
 		return
 	}
 	for _, m := range mapped {
-		d.sink.Mapping(&confinev1.Mapping{
+		d.mapping(ev.Image, &confinev1.Mapping{
 			Time: ev.Time, Pid: int32(ev.Pid), Path: m.path,
-			File:    &confinev1.FileId{Inode: m.inode, Device: m.device},
-			Process: d.processOf(ev.Image),
+			File: &confinev1.FileId{Inode: m.inode, Device: m.device},
 		})
 	}
 }

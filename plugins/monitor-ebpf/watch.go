@@ -172,8 +172,9 @@ func (w *watch) run(ctx context.Context) error {
 	return err
 }
 
-// How long records may lie in the ring that nobody was woken for: they are
-// those of repeated events, each of which was asked for.
+// How long records may lie in the ring that nobody was woken for (they are
+// those of repeated events, each of which was asked for), and how long mappings
+// wait for the name of their process.
 const (
 	shortLook = 10 * time.Millisecond
 	longLook  = 200 * time.Millisecond
@@ -183,8 +184,11 @@ func (w *watch) read(ctx context.Context) error {
 	var rec ringbuf.Record
 	look := shortLook
 	for {
-		if w.every {
+		switch {
+		case w.every || w.dec.early.count > 0:
 			w.reader.SetDeadline(time.Now().Add(look))
+		default:
+			w.reader.SetDeadline(time.Time{})
 		}
 		if err := w.sink.Wait(ctx); err != nil {
 			return nil
@@ -197,12 +201,14 @@ func (w *watch) read(ctx context.Context) error {
 		}
 		switch {
 		case errors.Is(err, ringbuf.ErrFlushed):
+			w.dec.early.giveUp()
 			select {
 			case w.flushed <- struct{}{}:
 			case <-ctx.Done():
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			look = min(2*look, longLook)
+			w.dec.early.giveUp()
 		case errors.Is(err, ringbuf.ErrClosed):
 			return nil
 		case err != nil:
