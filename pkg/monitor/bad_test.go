@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/confinehq/confine/pkg/monitor"
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -220,6 +221,11 @@ func TestHangs(t *testing.T) {
 		c, w := watchBad(t, "", &confinev1.Scope{Pid: 1})
 		if err := unix.Kill(-c.PID(), unix.SIGSTOP); err != nil {
 			t.Fatal(err)
+		}
+		// The signal takes effect when one of its threads runs the next time; the
+		// others go on until then.
+		for end := time.Now().Add(patience); procfs.Stat(int32(c.PID()))[0] != "T" && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
 		}
 		_, err := w.Stop(t.Context())
 		killed(t, c, err)

@@ -145,6 +145,9 @@ func start(ctx context.Context, name string, cfg HostConfig) (*Client, error) {
 		c.Close()
 		return nil, explainStart(err, cfg.AnswerTime)
 	}
+	if !proc.limited() && cfg.Logger != nil {
+		cfg.Logger.Warn("no cgroup can be made for the monitor: only its open files and private memory are limited")
+	}
 	return c, nil
 }
 

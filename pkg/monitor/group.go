@@ -61,9 +61,11 @@ func (g *group) add(m cgroupMount, parent string, pid int, l Limits) {
 			writeFile(filepath.Join(parent, "cgroup.subtree_control"), c)
 		}
 	}
-	if os.Mkdir(dir, 0o755) != nil {
+	// The parent goes with the last monitor of another host.
+	if os.MkdirAll(dir, 0o755) != nil {
 		return
 	}
+	m.weigh(parent, l)
 	limited := false
 	for name, value := range files {
 		limited = writeFile(filepath.Join(dir, name), value) || limited
@@ -80,13 +82,14 @@ func writeFile(path, value string) bool {
 }
 
 // remove deletes the groups, which are empty when all processes have ended; if
-// not yet, the next start does it.
+// not yet, the next start does it. Their parent goes with the last one.
 func (g *group) remove() {
 	if g == nil {
 		return
 	}
 	for _, d := range g.dirs {
 		_ = unix.Rmdir(d)
+		_ = unix.Rmdir(filepath.Dir(d))
 	}
 }
 
@@ -126,6 +129,22 @@ func cgroupMounts() []cgroupMount {
 		}
 	}
 	return out
+}
+
+// weigh gives the folder of all monitors the share of the processors that one
+// of them is to have: those inside only divide it.
+func (m cgroupMount) weigh(parent string, l Limits) {
+	for name, value := range m.files(l) {
+		if name != "cpu.weight" && name != "cpu.shares" {
+			continue
+		}
+		file := filepath.Join(parent, name)
+		now, _ := os.ReadFile(file)
+		has, _ := strconv.ParseUint(strings.TrimSpace(string(now)), 10, 64)
+		if want, _ := strconv.ParseUint(value, 10, 64); want > has {
+			writeFile(file, value)
+		}
+	}
 }
 
 // files are the settings of a group: name of a file to its content.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	goplugin "github.com/hashicorp/go-plugin"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/confinehq/confine/pkg/monitor"
@@ -69,8 +70,11 @@ func (p *plugin) GRPCClient(context.Context, *goplugin.GRPCBroker, *grpc.ClientC
 }
 
 func (p *plugin) Describe(ctx context.Context, _ *confinev1.DescribeRequest) (*confinev1.DescribeResponse, error) {
-	if p.how == "hangs when described" {
+	switch p.how {
+	case "hangs when described":
 		time.Sleep(time.Hour)
+	case "eats memory":
+		eat()
 	}
 	switch p.how {
 	case "crashes when described":
@@ -92,7 +96,22 @@ func (p *plugin) Describe(ctx context.Context, _ *confinev1.DescribeRequest) (*c
 func status() string {
 	text, _ := os.ReadFile("/proc/self/status")
 	limits, _ := os.ReadFile("/proc/self/limits")
-	return strings.Join(os.Environ(), "\n") + "\n" + string(text) + string(limits)
+	groups, _ := os.ReadFile("/proc/self/cgroup")
+	return strings.Join(os.Environ(), "\n") + "\n" + string(text) + string(limits) + string(groups)
+}
+
+// eat takes memory that isn't private, so that only a cgroup limits it, up to
+// half a GiB.
+func eat() {
+	for range 8 {
+		b, err := unix.Mmap(-1, 0, 64<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+		if err != nil {
+			return
+		}
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+	}
 }
 
 func exec(pid int32, path string, group uint64) *confinev1.WatchResponse {
