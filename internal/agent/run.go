@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -79,7 +80,11 @@ func (r *run) life() {
 	defer cancel()
 	r.agent.mu.Lock()
 	delete(r.agent.runs, r.id)
+	idle := len(r.agent.runs) == 0
 	r.agent.mu.Unlock()
+	if idle {
+		defer debug.FreeOSMemory() // nodes are idle most of the time
+	}
 	r.agent.say(ctx, r.id, &confinev1.ConnectRequest{Message: &confinev1.ConnectRequest_RunEnded{RunEnded: &confinev1.RunEnded{Leftovers: left}}})
 	r.agent.log.Info("run ended", "run", r.id, "reason", context.Cause(r.ctx), "leftovers", len(left))
 }

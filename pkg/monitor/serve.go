@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -63,6 +64,11 @@ func optionVariable(name string) string {
 	return "CONFINE_OPTION_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
+// gcPercent is how much a backend's memory may grow before it is collected: half
+// of what Go takes by itself. Backends have little, beside everything else on
+// the node.
+const gcPercent = 50
+
 // Serve runs a backend until its host is done with it. It is the whole main
 // of a plugin.
 func Serve(impl Monitor, options ...ServeOption) {
@@ -76,6 +82,7 @@ func Serve(impl Monitor, options ...ServeOption) {
 		}
 		return
 	}
+	debug.SetGCPercent(gcPercent)
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig:  handshake(),
 		VersionedPlugins: versions(impl),
@@ -116,6 +123,7 @@ func (s *server) Describe(ctx context.Context, _ *confinev1.DescribeRequest) (*c
 		ctx, cancel = context.WithDeadline(ctx, end.Add(-min(answerReserve, time.Until(end)/4)))
 		defer cancel()
 	}
+	defer debug.FreeOSMemory()
 	d, err := s.impl.Describe(ctx)
 	if err != nil {
 		return nil, toStatus(err, codes.FailedPrecondition)
@@ -142,6 +150,7 @@ func (s *server) Watch(req *confinev1.WatchRequest, stream grpc.ServerStreamingS
 	}
 	defer s.remove(req.GetWatchId())
 
+	defer debug.FreeOSMemory() // whatever the watch took, nobody needs it while idle
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	watched := make(chan error, 1)

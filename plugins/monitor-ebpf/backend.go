@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -80,6 +81,7 @@ func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, 
 	}
 	defer b.watches.Put(id, w)()
 	sink.Ready()
+	debug.FreeOSMemory() // loading took ten times what watching needs
 	return w.run(ctx)
 }
 

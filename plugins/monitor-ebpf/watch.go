@@ -92,10 +92,34 @@ func load(scope *confinev1.Scope, sink *monitor.Sink) (*watch, error) {
 // watch in bytes, a power of two.
 const ringOption = "ring-bytes"
 
-// sizeRing gives the ring buffer another size than the default.
+// Sizes of the ring buffer in bytes where nothing else is configured: what fills
+// it grows with the processors. A storm of executions at full speed writes some
+// 5 MiB a second on two processors, where this lasts for more than a second in
+// which the plugin doesn't run. There may be 32 watches at once.
+const (
+	ringPerProcessor = 4 << 20
+	leastRing        = 8 << 20
+	mostRing         = 16 << 20
+)
+
+// ringSize is the default for a number of processors.
+func ringSize(processors int) uint32 {
+	size := uint32(leastRing)
+	for size < mostRing && int(size) < processors*ringPerProcessor {
+		size *= 2
+	}
+	return size
+}
+
+// sizeRing gives the ring buffer its size.
 func sizeRing(spec *ebpf.CollectionSpec) error {
 	text := monitor.Option(ringOption)
 	if text == "" {
+		n, err := ebpf.PossibleCPU()
+		if err != nil {
+			return fmt.Errorf("count the processors: %w", err)
+		}
+		spec.Maps["ring"].MaxEntries = ringSize(n)
 		return nil
 	}
 	n, err := strconv.ParseUint(text, 10, 32)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -29,6 +30,10 @@ import (
 
 // enrolTime bounds joining a server.
 const enrolTime = 30 * time.Second
+
+// gcPercent is half of Go's own: an agent has little memory of its own, and
+// shares its node with what people run there.
+const gcPercent = 50
 
 // New returns the command. It logs to stderr.
 func New(stderr io.Writer) *cobra.Command {
@@ -68,6 +73,9 @@ func run(ctx context.Context, s settings, stderr io.Writer) error {
 	log, err := program.NewLogger(s.LogLevel, s.LogFormat, stderr)
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	if err := os.MkdirAll(s.Data, 0o700); err != nil {
 		return fmt.Errorf("create data folder: %w", err)
