@@ -52,6 +52,10 @@ generate-check: ## is generated code current?
 bench: build ## time the analysis against objdump, and a whole profile run
 	@bench/run
 
+.PHONY: bench-monitors
+bench-monitors: build ## hold the monitors side by side: losses, slowdown, memory
+	@bench/run-monitors
+
 .PHONY: images
 images: ## make all test images
 	@$(GO) run ./test/images/cmd/mkimage --all

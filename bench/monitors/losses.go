@@ -31,7 +31,12 @@ type outcome struct {
 	rate float64
 	// admitted is what the monitor says it lost, executions and others.
 	admitted uint64
+	// madeUp names some files that were seen and not executed.
+	madeUp []string
 }
+
+// mostMadeUp is how many of these are named.
+const mostMadeUp = 3
 
 func losses(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("losses", flag.ContinueOnError)
@@ -81,6 +86,9 @@ func stormAll(ctx context.Context, plugins, name string, rates []string, length 
 			return fmt.Errorf("at %s executions a second: %w", rate, err)
 		}
 		fmt.Printf("%-10s %8s %10.0f %9d %9d %9d %9d %9d\n", name, rate, o.rate, o.Made, o.Missed, o.admitted, o.Duplicated, o.Extra)
+		for _, file := range o.madeUp {
+			fmt.Printf("%-10s %8s made up: %.200q\n", "", "", file)
+		}
 	}
 	return nil
 }
@@ -150,7 +158,12 @@ func stormOne(ctx context.Context, client *monitor.Client, plan storm.Plan) (*ou
 
 // compare holds what was seen against what was executed.
 func compare(truth *storm.Truth, seen map[string]uint64, snap *confinev1.SnapshotResponse) *outcome {
-	o := &outcome{Comparison: storm.Compare(truth.Executed, seen, nil), admitted: snap.GetLost()}
+	o := &outcome{admitted: snap.GetLost()}
+	o.Comparison = storm.Compare(truth.Executed, seen, func(file string, made, _ uint64) {
+		if made == 0 && len(o.madeUp) < mostMadeUp {
+			o.madeUp = append(o.madeUp, file)
+		}
+	})
 	o.rate = float64(o.Made) / truth.Time.Seconds()
 	return o
 }

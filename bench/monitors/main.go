@@ -1,16 +1,20 @@
-// Command monitors holds monitors against storms of executions, side by side
-// on one machine.
+// Command monitors holds monitors against each other, side by side on one
+// machine. bench/run-monitors makes all of its tables.
 //
 //	monitors losses [--plugins DIR] [--rates 100,1000,5000,max] [--time 3s] [--execs N] MONITOR...
-//	monitors usage --agent PID [--idle 10s] -- COMMAND...
+//	monitors cost [--plugins DIR] [--rounds N] [--execs N] [--calls N] MONITOR...
+//	monitors usage --agent PID --monitor NAME [--idle 10s] -- COMMAND...
 //
 // losses prints, for each monitor and rate, how many executions a storm in a
-// container made and what became of them. usage prints memory and processor
-// time of an agent and its plugins, idle and while a command runs.
+// container made and what became of them. cost prints by how much a loop of
+// executions, and one of system calls, is slower when it is watched, and when
+// another container is. usage prints memory and processor time of an agent and
+// a monitor, idle and while a command runs.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -30,9 +34,11 @@ func run(ctx context.Context, args []string) error {
 		switch args[0] {
 		case "losses":
 			return losses(ctx, args[1:])
+		case "cost":
+			return cost(ctx, args[1:])
 		case "usage":
 			return usage(ctx, args[1:])
 		}
 	}
-	return fmt.Errorf("want losses or usage")
+	return errors.New("want losses, cost or usage")
 }

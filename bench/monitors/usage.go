@@ -9,15 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/confinehq/confine/bench/box"
 	"github.com/confinehq/confine/pkg/monitor/procfs"
 )
 
-// tick is the unit of processor time in /proc, USER_HZ.
-const tick = 10 * time.Millisecond
+// stormLook is how often memory is looked at during a storm.
+const stormLook = 50 * time.Millisecond
 
 // sample is what processes use.
 type sample struct {
@@ -25,71 +24,80 @@ type sample struct {
 	cpu time.Duration
 }
 
-// usage prints what an agent and its plugins use.
+func (s sample) plus(t sample) sample { return sample{s.rss + t.rss, s.cpu + t.cpu} }
+
+// pair is an agent and one of its monitors, with what that started.
+type pair struct{ agent, monitor sample }
+
+// usage prints what an agent and a monitor use.
 func usage(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("usage", flag.ContinueOnError)
 	agent := f.Int("agent", 0, "`PID` of the agent")
-	idle := f.Duration("idle", 10*time.Second, "how long to look at it idle")
+	name := f.String("monitor", "", "`name` of the monitor, which it has started")
+	idle := f.Duration("idle", 10*time.Second, "how long to look at them idle")
+	heading := f.Bool("heading", false, "print a heading")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if *agent == 0 || f.NArg() == 0 {
-		return errors.New("want --agent PID and a command")
+	if *agent == 0 || *name == "" || f.NArg() == 0 {
+		return errors.New("want --agent PID, --monitor NAME and a command")
 	}
-	before, began := measure(*agent), time.Now()
+	look := func() pair { return measure(*agent, "confine-monitor-"+*name) }
+	if *heading {
+		fmt.Printf("%-10s %-6s %9s %9s %9s  %s\n", "monitor", "when", "agent", "monitor", "together", "of a core")
+	}
+	before, began := look(), time.Now()
+	if before.monitor.rss == 0 {
+		return fmt.Errorf("agent %d runs no monitor %s", *agent, *name)
+	}
 	select {
 	case <-time.After(*idle):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	after := measure(*agent)
-	show("idle", before, after, after, time.Since(began))
+	after := look()
+	show(*name, "idle", before, after, after, time.Since(began))
 
-	before, began = measure(*agent), time.Now()
-	cmd := exec.CommandContext(ctx, f.Arg(0), f.Args()[1:]...)
+	before, began = look(), time.Now()
+	last, peak, err := during(exec.CommandContext(ctx, f.Arg(0), f.Args()[1:]...), look)
+	show(*name, "storm", before, last, peak, time.Since(began))
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 3 {
+		return nil // something was lost: that's for another table
+	}
+	return err
+}
+
+// during looks while a command runs; peak has the most memory of each.
+func during(cmd *exec.Cmd, look func() pair) (last, peak pair, err error) {
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		return err
+		return last, peak, err
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	peak := before
 	for {
+		last = look()
+		peak.agent.rss = max(peak.agent.rss, last.agent.rss)
+		peak.monitor.rss = max(peak.monitor.rss, last.monitor.rss)
 		select {
 		case err := <-done:
-			last := measure(*agent)
-			for who, s := range last {
-				p := peak[who]
-				peak[who] = sample{max(p.rss, s.rss), max(p.cpu, s.cpu)}
-			}
-			show("storm", before, peak, peak, time.Since(began))
-			var exit *exec.ExitError
-			if errors.As(err, &exit) && exit.ExitCode() == 3 {
-				return nil // something was lost: that's for another table
-			}
-			return err
-		case <-time.After(50 * time.Millisecond):
-			for who, s := range measure(*agent) {
-				peak[who] = sample{max(peak[who].rss, s.rss), s.cpu}
-			}
+			return last, peak, err
+		case <-time.After(stormLook):
 		}
 	}
 }
 
-// show prints a line for each process and one for all.
-func show(when string, before, after, size map[string]sample, took time.Duration) {
-	var sum sample
-	for _, who := range []string{"agent", "plugins"} {
-		cpu := after[who].cpu - before[who].cpu
-		sum.rss += size[who].rss
-		sum.cpu += cpu
-		fmt.Printf("  %-6s %-8s %6.1f MiB %7.2f %% of a core\n", when, who, float64(size[who].rss)/1024, 100*cpu.Seconds()/took.Seconds())
-	}
-	fmt.Printf("  %-6s %-8s %6.1f MiB %7.2f %% of a core\n", when, "both", float64(sum.rss)/1024, 100*sum.cpu.Seconds()/took.Seconds())
+// show prints a line; sizes are in MB, as limits are stated.
+func show(name, when string, before, after, size pair, took time.Duration) {
+	cpu := after.agent.cpu + after.monitor.cpu - before.agent.cpu - before.monitor.cpu
+	mb := func(kib uint64) float64 { return float64(kib) * 1024 / 1e6 }
+	fmt.Printf("%-10s %-6s %6.1f MB %6.1f MB %6.1f MB  %.2f %%\n", name, when,
+		mb(size.agent.rss), mb(size.monitor.rss), mb(size.agent.rss+size.monitor.rss), 100*cpu.Seconds()/took.Seconds())
 }
 
-// measure looks at an agent, and at its monitors with what they started.
-func measure(agent int) map[string]sample {
+// measure looks at an agent, and at a monitor of it with what that started.
+func measure(agent int, monitor string) pair {
 	parents := map[int]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range stats {
@@ -98,15 +106,13 @@ func measure(agent int) map[string]sample {
 			parents[pid] = int(parent)
 		}
 	}
-	out := map[string]sample{"agent": of(agent)}
+	out := pair{agent: of(agent)}
 	for pid := range parents {
-		monitor := false
-		for p, hops := pid, 0; p > 1 && p != agent && hops < 64; p, hops = parents[p], hops+1 {
+		for p, hops := pid, 0; p > 1 && hops < 64; p, hops = parents[p], hops+1 {
 			exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", p))
-			monitor = monitor || strings.HasPrefix(filepath.Base(exe), "confine-monitor-")
-			if parents[p] == agent && monitor {
-				s := of(pid)
-				out["plugins"] = sample{out["plugins"].rss + s.rss, out["plugins"].cpu + s.cpu}
+			if filepath.Base(exe) == monitor && parents[p] == agent {
+				out.monitor = out.monitor.plus(of(pid))
+				break
 			}
 		}
 	}
@@ -114,13 +120,4 @@ func measure(agent int) map[string]sample {
 }
 
 // of reads one process.
-func of(pid int) (s sample) {
-	if fields := procfs.Stat(int32(pid)); len(fields) > 12 {
-		for _, f := range fields[11:13] {
-			n, _ := strconv.ParseUint(f, 10, 64)
-			s.cpu += time.Duration(n) * tick
-		}
-	}
-	s.rss = box.ResidentKiB(pid)
-	return s
-}
+func of(pid int) sample { return sample{box.ResidentKiB(pid), processTime(pid)} }

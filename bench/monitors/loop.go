@@ -14,7 +14,7 @@ import (
 	"github.com/confinehq/confine/bench/box"
 )
 
-// loopSource is the program that forks and executes.
+// loopSource is the program whose slowdown is measured.
 //
 //go:embed testdata/loop.c
 var loopSource string
@@ -29,19 +29,33 @@ func compileLoop(ctx context.Context, dir string) (string, error) {
 	return out, nil
 }
 
-// newBox puts a loop of executions into a box.
-func newBox(loop string, execs int) (*box.Box, error) {
-	return box.Start(exec.Command(loop, "/bin/true", strconv.Itoa(execs)))
+// loop is one of the two kinds: of executions, or of calls.
+type loop struct {
+	path string
+	args []string
 }
 
-// run lets a loop go and returns the processor time that it and what it
-// executed took, in microseconds.
-func run(b *box.Box) (float64, error) {
+func execLoop(path string, execs int) loop {
+	return loop{path, []string{"exec", strconv.Itoa(execs), "/bin/true"}}
+}
+
+func callLoop(path string, calls int) loop { return loop{path, []string{"call", strconv.Itoa(calls)}} }
+
+func (l loop) box() (*box.Box, error) { return box.Start(exec.Command(l.path, l.args...)) }
+
+// took is how long a loop took.
+type took struct {
+	cpu  time.Duration // of the loop and what it executed
+	wall time.Duration
+}
+
+func timed(b *box.Box) (took, error) {
+	began := time.Now()
 	s, err := b.Run()
 	if err != nil {
-		return 0, err
+		return took{}, err
 	}
-	return float64((s.UserTime() + s.SystemTime()).Microseconds()), nil
+	return took{s.UserTime() + s.SystemTime(), time.Since(began)}, nil
 }
 
 // processTime is the processor time that a process has used.

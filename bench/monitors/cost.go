@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/confinehq/confine/pkg/monitor"
+)
+
+// cost measures what monitors cost programs. Within each round a loop runs
+// without a monitor, then watched by each and beside a container that each
+// watches, in another order every time; what is compared is of one round.
+func cost(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("cost", flag.ContinueOnError)
+	plugins := f.String("plugins", "bin/plugins", "`folder` of the monitors")
+	rounds := f.Int("rounds", 15, "how many rounds")
+	execs := f.Int("execs", 400, "executions of a loop")
+	calls := f.Int("calls", 2_000_000, "system calls of a loop")
+	every := f.Bool("every-event", false, "have each event delivered, repeated ones too")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "confine-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path, err := compileLoop(ctx, dir)
+	if err != nil {
+		return err
+	}
+	m := &meter{rounds: *rounds, every: *every, quiet: execLoop(path, 0)}
+	defer m.close()
+	m.begin(ctx, *plugins, f.Args())
+	if err := m.table(ctx, "fork and exec", execLoop(path, *execs), *execs); err != nil {
+		return err
+	}
+	return m.table(ctx, "system call", callLoop(path, *calls), *calls)
+}
+
+// meter runs loops under monitors.
+type meter struct {
+	rounds  int
+	every   bool
+	quiet   loop // what is watched while another loop runs
+	clients []*monitor.Client
+}
+
+// begin starts the monitors that work here, and says why the others don't.
+func (m *meter) begin(ctx context.Context, plugins string, names []string) {
+	for _, name := range names {
+		client, err := monitor.Start(ctx, monitor.HostConfig{Path: filepath.Join(plugins, "confine-monitor-"+name)})
+		if err == nil {
+			if err = m.try(ctx, client); err == nil {
+				m.clients = append(m.clients, client)
+				continue
+			}
+			client.Close()
+		}
+		fmt.Printf("%-10s %v\n", name, err)
+	}
+}
+
+// try finds out whether a monitor works here.
+func (m *meter) try(ctx context.Context, c *monitor.Client) error {
+	b, err := m.quiet.box()
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	w, err := c.Watch(ctx, b.Scope())
+	if err != nil {
+		return err
+	}
+	w.Cancel()
+	for range w.Events() {
+	}
+	return nil
+}
+
+func (m *meter) close() {
+	for _, c := range m.clients {
+		c.Close()
+	}
+}
+
+// way is one of the ways in which a loop runs; without a client, no monitor
+// is there.
+type way struct {
+	client  *monitor.Client
+	watched bool
+}
+
+func (m *meter) ways() []way {
+	all := []way{{}}
+	for _, c := range m.clients {
+		all = append(all, way{c, true}, way{c, false})
+	}
+	return all
+}
+
+// table runs a loop of count steps in all ways and prints what became slower.
+func (m *meter) table(ctx context.Context, what string, l loop, count int) error {
+	ways := m.ways()
+	times := make([][]took, len(ways)) // by way, then round
+	for i := range times {
+		times[i] = make([]took, m.rounds)
+	}
+	busy := make([]time.Duration, len(ways)) // of the plugins
+	for round := range m.rounds {
+		for i := range ways {
+			at := (round + i) % len(ways)
+			if round%2 == 1 {
+				at = (round + len(ways) - i) % len(ways)
+			}
+			before := m.pluginTime(ways[at])
+			var err error
+			if times[at][round], err = m.one(ctx, l, ways[at]); err != nil {
+				return err
+			}
+			busy[at] += m.pluginTime(ways[at]) - before
+		}
+	}
+	base := times[0]
+	fmt.Printf("\n%s, %d in each of %d rounds; without a monitor %.3g us of processor time and %.3g us each\n",
+		what, count, m.rounds, median(each(base, took.cpuMicros))/float64(count), median(each(base, took.wallMicros))/float64(count))
+	fmt.Printf("%-10s %-10s %-28s %-28s %s\n", "monitor", "the loop", "processor time", "time", "of the plugin, for each")
+	for i, w := range ways[1:] {
+		who := "unwatched"
+		if w.watched {
+			who = "watched"
+		}
+		fmt.Printf("%-10s %-10s %-28s %-28s %.2f us\n", w.client.Name(), who,
+			slower(base, times[i+1], took.cpuMicros), slower(base, times[i+1], took.wallMicros),
+			busy[i+1].Seconds()*1e6/float64(m.rounds*count))
+	}
+	return nil
+}
+
+func (m *meter) pluginTime(w way) time.Duration {
+	if w.client == nil {
+		return 0
+	}
+	return processTime(w.client.PID())
+}
+
+func (m *meter) one(ctx context.Context, l loop, w way) (took, error) {
+	b, err := l.box()
+	if err != nil {
+		return took{}, err
+	}
+	defer b.Close()
+	if w.client == nil {
+		return timed(b)
+	}
+	watched := b
+	if !w.watched {
+		if watched, err = m.quiet.box(); err != nil {
+			return took{}, err
+		}
+		defer watched.Close()
+	}
+	scope := watched.Scope()
+	scope.EveryEvent = m.every
+	watch, err := w.client.Watch(ctx, scope)
+	if err != nil {
+		return took{}, err
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for range watch.Events() {
+		}
+	}()
+	t, err := timed(b)
+	if err != nil {
+		watch.Cancel()
+		<-read
+		return took{}, err
+	}
+	snap, err := watch.Stop(ctx)
+	<-read
+	if err == nil && snap.GetLost() > 0 && m.every {
+		err = fmt.Errorf("%s lost %d events", w.client.Name(), snap.GetLost())
+	}
+	return t, err
+}
+
+func (t took) cpuMicros() float64  { return float64(t.cpu.Microseconds()) }
+func (t took) wallMicros() float64 { return float64(t.wall.Microseconds()) }
+
+func each(list []took, of func(took) float64) []float64 {
+	var out []float64
+	for _, t := range list {
+		out = append(out, of(t))
+	}
+	return out
+}
+
+// slower is by how much the rounds of one way are slower than those of another:
+// the median and the quartiles.
+func slower(base, times []took, of func(took) float64) string {
+	var percent []float64
+	for i := range times {
+		if of(base[i]) > 0 {
+			percent = append(percent, 100*(of(times[i])/of(base[i])-1))
+		}
+	}
+	return fmt.Sprintf("%+6.2f %% (%+.2f to %+.2f)", median(percent), quantile(percent, 0.25), quantile(percent, 0.75))
+}
+
+func median(v []float64) float64 { return quantile(v, 0.5) }
+
+// quantile of values, 0 without any; between two values it lies on the line
+// from one to the other.
+func quantile(v []float64, q float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	v = slices.Sorted(slices.Values(v))
+	at := q * float64(len(v)-1)
+	low := int(at)
+	high := min(low+1, len(v)-1)
+	return v[low] + (at-float64(low))*(v[high]-v[low])
+}
