@@ -51,6 +51,9 @@ func parseTable(line string) (proc.Execution, error) {
 		var field string
 		rest = strings.TrimLeft(rest, " ")
 		field, rest, _ = strings.Cut(rest, " ")
+		if i == 1 && field == "?" {
+			continue // as bcc writes a parent that it doesn't know
+		}
 		n, err := strconv.ParseInt(field, 10, 32)
 		if err != nil {
 			return proc.Execution{}, errLine

@@ -15,6 +15,7 @@ func TestParseTable(t *testing.T) {
 	}{
 		{"plain", `true             32673  32666    0 "/bin/true" `, proc.Execution{PID: 32673, PPID: 32666, Name: "/bin/true", Comm: "true"}},
 		{"more arguments", `true             9559   9554     0 "/bin/true" " ...`, proc.Execution{PID: 9559, PPID: 9554, Name: "/bin/true", Comm: "true"}},
+		{"unknown parent, bcc", `true             9559    ?         0 "/bin/true" "..."`, proc.Execution{PID: 9559, Name: "/bin/true", Comm: "true"}},
 		{"more arguments, bcc", `true             9559    9554      0 "/bin/true" "..."`, proc.Execution{PID: 9559, PPID: 9554, Name: "/bin/true", Comm: "true"}},
 		{"blanks in names", `my prog          7      1        0 "/opt/my prog" `, proc.Execution{PID: 7, PPID: 1, Name: "/opt/my prog", Comm: "my prog"}},
 		{"newline in the thread's name", "a\nb              7      1        0 \"/a\\nb\" ", proc.Execution{PID: 7, PPID: 1, Name: `/a\nb`, Comm: "a\nb"}},

@@ -48,3 +48,15 @@ func TestConformance(t *testing.T) {
 func TestConformanceBT(t *testing.T) {
 	monitortest.Run(t, monitortest.Config{Path: plugin, Options: map[string]string{"tool": need(t, "execsnoop.bt")}})
 }
+
+// bcc's execsnoop compiles a program for kprobes with the kernel's headers, which
+// few machines have; testdata has it print what another one sees.
+func TestConformanceBCC(t *testing.T) {
+	need(t, "execsnoop-bpfcc")
+	need(t, "execsnoop")
+	tool, err := filepath.Abs("testdata/execsnoop-bpfcc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	monitortest.Run(t, monitortest.Config{Path: plugin, Options: map[string]string{"tool": tool}})
+}
