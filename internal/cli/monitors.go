@@ -237,10 +237,8 @@ func needed(m *confinev1.MonitorStatus) string {
 // allowed says what a monitor may use.
 func allowed(m *confinev1.MonitorStatus) string {
 	b := m.GetBounds()
-	text := fmt.Sprintf("%s of memory, %d open files, %d processes and threads", size(b.GetMemory()), b.GetFiles(), b.GetProcesses())
-	if w := b.GetCpuWeight(); w != 100 {
-		text += fmt.Sprintf(", processor weight %d", w)
-	}
+	text := fmt.Sprintf("%s of memory, %d open files, %d processes and threads, processor weight %d (others have 100)",
+		size(b.GetMemory()), b.GetFiles(), b.GetProcesses(), b.GetCpuWeight())
 	if len(m.GetOptions()) > 0 {
 		text += "; options " + strings.Join(m.GetOptions(), ", ")
 	}

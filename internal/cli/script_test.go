@@ -165,7 +165,7 @@ func (s *fakeServer) ListNodes(context.Context, *confinev1.ListNodesRequest) (*c
 // DescribeMonitors knows a node with monitors of all kinds, one whose agent is
 // too old, and one that is away.
 func (s *fakeServer) DescribeMonitors(_ context.Context, req *confinev1.DescribeMonitorsRequest) (*confinev1.DescribeMonitorsResponse, error) {
-	bounds := &confinev1.MonitorBounds{Memory: 1 << 30, Files: 4096, Processes: 256, CpuWeight: 100}
+	bounds := &confinev1.MonitorBounds{Memory: 1 << 30, Files: 4096, Processes: 256, CpuWeight: 400}
 	all := map[string]*confinev1.NodeMonitors{
 		"n1": {Node: "n1", Connected: true, Monitors: []*confinev1.MonitorStatus{
 			{Name: "bad", Path: "/opt/bad", Problem: "it hung: no handshake within 20s, and was killed", Pinned: true, Bounds: &confinev1.MonitorBounds{Memory: 1_000_000, Files: 10, Processes: 5, CpuWeight: 50}, Options: []string{"how"}},

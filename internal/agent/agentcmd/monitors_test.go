@@ -77,3 +77,26 @@ func TestMistakesInMonitors(t *testing.T) {
 		}
 	}
 }
+
+// What the file that is installed shows can be taken as it stands.
+func TestExampleOfMonitors(t *testing.T) {
+	b, err := os.ReadFile("../../../deploy/config/agent.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, ok := strings.Cut(string(b), "\n#monitors:\n")
+	if !ok {
+		t.Fatal("no example of monitors")
+	}
+	example, _, _ = strings.Cut(example, "\n\n")
+	got, err := readMonitors(t, "monitors:\n"+strings.ReplaceAll("\n"+example, "\n#", "\n")+"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := (monitor.Limits{}).OrDefault(); got["ebpf"].Limits != d {
+		t.Errorf("it shows the limits %+v as the defaults, which are %+v", got["ebpf"].Limits, d)
+	}
+	if len(got) != 4 || got["mine"].Path == "" || len(got["mine"].Capabilities) != 1 || len(got["sysdig"].Options) != 2 {
+		t.Errorf("%+v", got)
+	}
+}
