@@ -20,22 +20,25 @@ func (g *graph) str(n node, s uint32) {
 	at := g.trail.textNode(text)
 	g.trail.edge(n, at, edgeNames)
 	m.texts[s] = at.i + 1
-	if !g.reach(at.i) {
-		return
-	}
 	name := Name{text, m.link, at}
-	g.converts = g.converts || strings.Index(text, ",ccs=") > 0
-	if strings.HasPrefix(text, "/") {
-		g.res.Paths = append(g.res.Paths, name)
-	}
-	for _, i := range g.bySuffix[text] {
-		g.export(i.m, i.k, at)
+	for _, i := range m.asks {
+		g.asked(text, i)
 	}
 	if m.link == g.linker.Interp {
 		g.loaderLooksUp(text, g.members)
 	}
 	if strings.HasSuffix(text, ".so") || strings.Contains(text, ".so.") {
 		g.loads = append(g.loads, name)
+	}
+	if !g.reach(at.i) {
+		return
+	}
+	g.converts = g.converts || strings.Index(text, ",ccs=") > 0
+	if strings.HasPrefix(text, "/") {
+		g.res.Paths = append(g.res.Paths, name)
+	}
+	for _, i := range g.bySuffix[text] {
+		g.export(i.m, i.k, at)
 	}
 }
 
@@ -140,6 +143,9 @@ func (g *graph) lookAll() {
 		for _, i := range g.opened {
 			g.exports(i, g.anyText())
 		}
+		for _, i := range g.resident {
+			g.namedAll(i)
+		}
 	}
 }
 
@@ -170,7 +176,7 @@ func (g *graph) lookedUp(n node, name string) {
 }
 
 // loadNamed loads the libraries that what is reachable names, and reports
-// whether there were new ones.
+// whether there is anything new.
 func (g *graph) loadNamed(o Options) bool {
 	before := len(g.members)
 	g.services(o)
@@ -179,15 +185,19 @@ func (g *graph) loadNamed(o Options) bool {
 		g.loads = g.loads[1:]
 		g.load(n, false)
 	}
-	return len(g.members) > before
+	return len(g.members) > before || len(g.queue) > 0
 }
 
 // load adds a library with its constructors and exports.
 func (g *graph) load(n Name, must bool) {
-	if g.loaded[n.Text] || g.err != nil {
+	key := n.Text
+	if n.By != nil {
+		key += "\x00" + n.By.Object.Path // whose folders are searched
+	}
+	if g.loaded[key] || g.err != nil {
 		return
 	}
-	g.loaded[n.Text] = true
+	g.loaded[key] = true
 	before := len(g.members)
 	m, err := g.linker.Load(g.ctx, n.Text, n.By)
 	if err != nil {
@@ -204,7 +214,11 @@ func (g *graph) load(n Name, must bool) {
 	}
 	g.addMembers()
 	i, ok := g.index[m]
-	if !ok || int(i) < before && (!must || g.startup(i)) {
+	if !ok || must && int(i) < before && g.startup(i) {
+		return
+	}
+	if !must && int(i) < before {
+		g.present(n, i)
 		return
 	}
 	if must {
@@ -216,6 +230,41 @@ func (g *graph) load(n Name, must bool) {
 		g.exports(i, g.anyText())
 		return
 	}
+	g.namedAll(i)
+}
+
+// present handles a library that is named and is there already: whoever names it
+// may look up the functions that it names, too, by means of its own (as libc does
+// in libgcc_s); with computed names that may be any that something names.
+func (g *graph) present(n Name, i int32) {
+	by, ok := g.index[n.By]
+	if !ok || by != i && n.By != g.linker.Interp { // the loader names libc's to know it
+		g.resident = append(g.resident, i)
+		if g.anyName {
+			g.namedAll(i)
+		}
+	}
+	if !ok {
+		return
+	}
+	m := g.members[by]
+	m.asks = append(m.asks, i)
+	for s, text := range m.texts {
+		if text > 0 {
+			g.asked(m.facts.Strings[s], i)
+		}
+	}
+}
+
+// asked enters the exports of a library that have a name.
+func (g *graph) asked(name string, i int32) {
+	for _, k := range link.LookupAny(nil, g.members[i].facts, facts.SymbolOf(name)) {
+		g.export(i, k, g.trail.textNode(name))
+	}
+}
+
+// namedAll enters the exports of a library whose names are reached.
+func (g *graph) namedAll(i int32) {
 	for k := range g.members[i].facts.Exports {
 		g.named(g.members[i].facts.Exports[k].Name, exportID{i, k})
 	}

@@ -122,6 +122,7 @@ type member struct {
 	funcs   []bool  // whether each was reached; trail knows how
 	regions []bool
 	texts   []uint32        // of each string, its index in trail.texts plus 1; 0 when it wasn't reached
+	asks    []int32         // members that it names although they are there already
 	rooted  map[uint32]bool // functions that are called with what no code shows: by the kernel, the loader, through tables
 	byName  *byName         // nil: nothing that matters
 	imports []binding       // of each import
@@ -184,6 +185,7 @@ type graph struct {
 	// key: that string.
 	bySuffix map[string][]exportID
 	opened   []int32         // libraries that were loaded by name
+	resident []int32         // libraries that something names although they are there already
 	anyName  bool            // a computed name is looked up: all their exports count
 	loads    []Name          // libraries named by what is reachable, to be loaded
 	loaded   map[string]bool // key: name
