@@ -337,7 +337,7 @@ func (c *testCase) verify(r *analysis.Result) error {
 	}
 	for _, text := range c.all("args") {
 		name, want, _ := strings.Cut(text, " ")
-		if got := describeArgs(calls, name); !slices.Equal(got, strings.Fields(want)) {
+		if got := describeArgs(r, calls, name); !slices.Equal(got, strings.Fields(want)) {
 			wrong("argument %s can be %v, want %v", name, got, strings.Fields(want))
 		}
 	}
@@ -377,16 +377,17 @@ func (c *testCase) verify(r *analysis.Result) error {
 }
 
 // describeArgs names the values that an argument, CALL.N, can have.
-func describeArgs(calls map[string]analysis.Syscall, name string) []string {
+func describeArgs(r *analysis.Result, calls map[string]analysis.Syscall, name string) []string {
 	call, n, _ := strings.Cut(name, ".")
 	index, err := strconv.ParseUint(n, 10, 8)
 	if err != nil {
 		return []string{err.Error()}
 	}
+	arch, _ := syscalls.ForPlatform(r.Platform)
 	var out []string
 	for _, a := range calls[call].Args {
 		if a.Index == uint(index) {
-			out = append(out, syscalls.Describe(syscalls.AMD64, call, int(index), a.ValueTwo))
+			out = append(out, syscalls.Describe(arch, call, int(index), a.ValueTwo))
 		}
 	}
 	return out

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/confinehq/confine/pkg/analysis/arm64"
 	"github.com/confinehq/confine/pkg/analysis/x86"
 )
 
@@ -15,47 +16,79 @@ const maxGeneric = 64
 // do: all registers that can hold arguments are loaded through one pointer
 // before a call through another. What such code passes is known to nobody.
 func (o *Object) generics() {
-	if _, ok := o.mach.(amd64); !ok {
+	m, ok := o.mach.(interface {
+		loads(code []byte) (base uint8, into []uint8)
+	})
+	if !ok {
 		return
 	}
 	for _, at := range o.icalls {
 		if fi := o.FuncAt(at); fi >= 0 && !o.Facts.Funcs[fi].Generic {
-			o.Facts.Funcs[fi].Generic = o.generic(&o.Facts.Funcs[fi], at)
+			o.Facts.Funcs[fi].Generic = o.generic(&o.Facts.Funcs[fi], at, m.loads)
 		}
 	}
 }
 
-func (o *Object) generic(fn *Func, at uint64) bool {
+func (o *Object) generic(fn *Func, at uint64, loads func(code []byte) (uint8, []uint8)) bool {
 	args := o.mach.abi().args
 	var base uint8
 	loaded := 0
-	var in x86.Inst
 	for range maxGeneric {
 		if at <= fn.Start {
 			return false
 		}
 		p := o.boundary(fn, at)
 		code := o.File.Bytes(p, at-p)
-		if x86.Decode(code, &in) == 0 || o.mach.flow(p, code).kind.ends() {
+		if f := o.mach.flow(p, code); f.n == 0 || f.kind.ends() {
 			return false
 		}
 		at = p
-		i := slices.Index(args, in.Reg)
-		if in.Vector || in.Map != x86.MapOne || in.Op != 0x8b || in.OpSize != 8 || !in.IsMem() || i < 0 ||
-			in.Base == x86.None || in.Base == x86.RSP || in.Index != x86.None {
-			continue
-		}
-		if loaded == 0 {
-			base = in.Base
-		}
-		if in.Base == base {
-			if loaded |= 1 << i; loaded == 1<<len(args)-1 {
-				return true
+		from, into := loads(code)
+		for _, r := range into {
+			i := slices.Index(args, r)
+			if i < 0 {
+				continue
 			}
+			if loaded == 0 {
+				base = from
+			}
+			if from == base {
+				loaded |= 1 << i
+			}
+		}
+		if loaded == 1<<len(args)-1 {
+			return true
 		}
 	}
 	return false
 }
+
+// loads returns the register that an instruction loads whole registers through,
+// at fixed distances, and these; none for the stack pointer, as many functions
+// load arguments from their own frames.
+func (amd64) loads(code []byte) (base uint8, into []uint8) {
+	var in x86.Inst
+	if x86.Decode(code, &in) == 0 || in.Vector || in.Map != x86.MapOne || in.Op != 0x8b || in.OpSize != 8 || !in.IsMem() ||
+		in.Base == x86.None || in.Base == x86.RSP || in.Index != x86.None {
+		return 0, nil
+	}
+	return in.Base, []uint8{in.Reg}
+}
+
+// loads: libffi's arm64 code has the registers where the stack pointer is, so
+// that counts as well, unlike the frame pointer (x29): the loader saves its own
+// arguments in its frame.
+func (aarch64) loads(code []byte) (base uint8, into []uint8) {
+	var in arm64.Inst
+	if !decodeA64(0, code, &in) || in.Op != arm64.Load || in.Vector || in.Size != 8 || in.Rm != arm64.None || in.Rn == framePointerA64 {
+		return 0, nil
+	}
+	return in.Rn, []uint8{in.Rd, in.Ra}
+}
+
+// framePointerA64 is the frame pointer of the Arm 64-bit procedure call
+// standard, section 6.4.6.
+const framePointerA64 = 29
 
 // heldByOffset lists the functions that tables of Go's may hold as distances
 // from the begin of the code: methods, which are called through them with
