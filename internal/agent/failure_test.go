@@ -66,7 +66,7 @@ func TestRunsThatCannotStart(t *testing.T) {
 		{&confinev1.RunSpec{Image: "none"}, codes.FailedPrecondition, "run", "no entrypoint or command"},
 		{&confinev1.RunSpec{Image: "sleeper", User: "nobody-here"}, codes.FailedPrecondition, "run", "user nobody-here"},
 		{&confinev1.RunSpec{Image: "sleeper", Mounts: []string{"/no/such/source:/data"}}, codes.InvalidArgument, "run", "does not exist"},
-		{&confinev1.RunSpec{Image: "sleeper", Monitor: "nosuch"}, codes.FailedPrecondition, "run", `monitor "nosuch" is not installed`},
+		{&confinev1.RunSpec{Image: "sleeper", Monitor: "nosuch"}, codes.FailedPrecondition, "image", `monitor "nosuch" is not installed`},
 		{&confinev1.RunSpec{Image: "sleeper", Snapshotter: "nosuch"}, codes.InvalidArgument, "image", "nosuch"},
 	} {
 		id := fmt.Sprintf("r%d", i)

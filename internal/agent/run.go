@@ -166,7 +166,12 @@ func (r *run) progress(stage string, done bool, count, total int, format string,
 
 // observe makes the first run and says what was seen.
 func (r *run) observe(ctx context.Context) {
-	var err error
+	// First of all: nobody wants to wait for an image that can't be watched.
+	_, err := r.agent.monitors.get(ctx, r.monitorName())
+	if err != nil {
+		r.fail(fault.Stage("image", err))
+		return
+	}
 	switch {
 	case r.spec.GetCapture() != nil:
 		err = r.observeCapture(ctx)
@@ -220,7 +225,7 @@ func (r *run) tell(image *runner.Image, root *heldRoot, seen *observed) {
 }
 
 func monitorDiedTwice(died *errMonitorDied) error {
-	return fault.New(codes.Aborted, "monitor-died: %w; it was started again and died again: see the agent's log", died)
+	return fault.New(codes.Aborted, "monitor-died: %w; it was started again and died again: see the agent's log, update it, or use another (--monitor)", died)
 }
 
 func (r *run) monitorName() string {

@@ -22,8 +22,10 @@ import (
 const (
 	defaultLimit = 60 * time.Second
 	defaultQuiet = 2 * time.Second
-	// drainTime bounds reading the last events after a container's end.
-	drainTime = 20 * time.Second
+	// drainTime bounds reading the last events after a container's end. It is
+	// longer than a monitor may take for an answer, so that one that hangs is
+	// found to, and ended.
+	drainTime = 30 * time.Second
 )
 
 // attempt is one container of a run.
