@@ -29,6 +29,7 @@ One that doesn't work is listed with the reason and what to do.`,
 	f.StringVar(&w.node, "node", "", "only this node")
 	w.addLocalFlags(f)
 	output := outputFlag(cmd, "text", "json")
+	a.completeWhere(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkOutput(cmd, *output, "text", "json"); err != nil {
 			return err

@@ -94,6 +94,7 @@ a file, it carries the profile alone (OCI and Docker read the same file).`,
 	f.BoolVar(&o.exec, "exec", false, "programs count, too, that somebody executes in the container from outside (ctr task exec, kubectl exec)")
 	f.StringVarP(&o.file, "output-file", "f", "", "write the profile (or what -o says) to this file")
 	output := outputFlag(cmd, profileFormats...)
+	a.completeWhere(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(cmd, *output, profileFormats...); err != nil {
 			return err

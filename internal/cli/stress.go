@@ -58,6 +58,7 @@ differ, failed or mixed, or events were lost.`,
 	f.StringVar(&o.storm, "storm", "", "executions a second inside each container and on the node; max for as many as it does")
 	f.DurationVar(&o.stormTime, "storm-time", 0, "with --storm: how long, in each round (default 1s)")
 	output := outputFlag(cmd, "text", "json")
+	a.completeWhere(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(cmd, *output, "text", "json"); err != nil {
 			return err
