@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
-/* What differs between architectures: call numbers and where registers lie. */
+/* What differs between architectures: call numbers and where registers lie.
+ * Tasks and registers come from the kernel with their types, so that they are
+ * read as they are: this runs for every call on the machine. */
 #ifndef CONFINE_ARCH_H
 #define CONFINE_ARCH_H
 
@@ -26,17 +28,17 @@ struct map_call {
 
 static __always_inline int task_in_compat(struct task_struct *task)
 {
-	return !!(BPF_CORE_READ(task, thread_info.status) & TS_COMPAT);
+	return !!(task->thread_info.status & TS_COMPAT);
 }
 
 static __always_inline long regs_nr(struct pt_regs *regs)
 {
-	return (long)BPF_CORE_READ(regs, orig_ax);
+	return (long)regs->orig_ax;
 }
 
 static __always_inline __u64 regs_ip(struct pt_regs *regs)
 {
-	return BPF_CORE_READ(regs, ip);
+	return regs->ip;
 }
 
 /* The registers of a call's six arguments. Those of a 64-bit call are as they
@@ -44,20 +46,20 @@ static __always_inline __u64 regs_ip(struct pt_regs *regs)
 static __always_inline void regs_args(struct pt_regs *regs, int compat, __u64 *args)
 {
 	if (compat) {
-		args[0] = (__u32)BPF_CORE_READ(regs, bx);
-		args[1] = (__u32)BPF_CORE_READ(regs, cx);
-		args[2] = (__u32)BPF_CORE_READ(regs, dx);
-		args[3] = (__u32)BPF_CORE_READ(regs, si);
-		args[4] = (__u32)BPF_CORE_READ(regs, di);
-		args[5] = (__u32)BPF_CORE_READ(regs, bp);
+		args[0] = (__u32)regs->bx;
+		args[1] = (__u32)regs->cx;
+		args[2] = (__u32)regs->dx;
+		args[3] = (__u32)regs->si;
+		args[4] = (__u32)regs->di;
+		args[5] = (__u32)regs->bp;
 		return;
 	}
-	args[0] = BPF_CORE_READ(regs, di);
-	args[1] = BPF_CORE_READ(regs, si);
-	args[2] = BPF_CORE_READ(regs, dx);
-	args[3] = BPF_CORE_READ(regs, r10);
-	args[4] = BPF_CORE_READ(regs, r8);
-	args[5] = BPF_CORE_READ(regs, r9);
+	args[0] = regs->di;
+	args[1] = regs->si;
+	args[2] = regs->dx;
+	args[3] = regs->r10;
+	args[4] = regs->r8;
+	args[5] = regs->r9;
 }
 
 static __always_inline int is_execveat(long nr, int compat)
@@ -67,7 +69,7 @@ static __always_inline int is_execveat(long nr, int compat)
 
 static __always_inline int execveat_fd(struct pt_regs *regs, int compat)
 {
-	return compat ? (int)BPF_CORE_READ(regs, bx) : (int)BPF_CORE_READ(regs, di);
+	return compat ? (int)regs->bx : (int)regs->di;
 }
 
 /* Fills c and returns 1 when nr can make a mapping executable. */
@@ -76,22 +78,22 @@ static __always_inline int map_call(struct pt_regs *regs, long nr, int compat, s
 	if (compat) {
 		if (nr != 90 && nr != 192 && nr != 125 && nr != 380)
 			return 0;
-		c->addr = BPF_CORE_READ(regs, bx) & 0xffffffff;
-		c->len = BPF_CORE_READ(regs, cx) & 0xffffffff;
-		c->prot = BPF_CORE_READ(regs, dx);
+		c->addr = regs->bx & 0xffffffff;
+		c->len = regs->cx & 0xffffffff;
+		c->prot = regs->dx;
 		c->is_mmap = nr == 90 || nr == 192;
 		c->any_prot = nr == 90; /* its arguments lie in memory */
-		c->fd = nr == 192 ? (int)BPF_CORE_READ(regs, di) : -1;
+		c->fd = nr == 192 ? (int)regs->di : -1;
 		return 1;
 	}
 	/* mmap, mprotect, pkey_mprotect */
 	if (nr != 9 && nr != 10 && nr != 329)
 		return 0;
-	c->addr = BPF_CORE_READ(regs, di);
-	c->len = BPF_CORE_READ(regs, si);
-	c->prot = BPF_CORE_READ(regs, dx);
+	c->addr = regs->di;
+	c->len = regs->si;
+	c->prot = regs->dx;
 	c->is_mmap = nr == 9;
-	c->fd = c->is_mmap ? (int)BPF_CORE_READ(regs, r8) : -1;
+	c->fd = c->is_mmap ? (int)regs->r8 : -1;
 	return 1;
 }
 
@@ -103,27 +105,27 @@ static __always_inline int map_call(struct pt_regs *regs, long nr, int compat, s
 
 static __always_inline int task_in_compat(struct task_struct *task)
 {
-	return !!(BPF_CORE_READ(task, thread_info.flags) & (1UL << TIF_32BIT));
+	return !!(task->thread_info.flags & (1UL << TIF_32BIT));
 }
 
 static __always_inline long regs_nr(struct pt_regs *regs)
 {
-	return BPF_CORE_READ(regs, syscallno);
+	return regs->syscallno;
 }
 
 static __always_inline __u64 regs_ip(struct pt_regs *regs)
 {
-	return BPF_CORE_READ(regs, pc);
+	return regs->pc;
 }
 
 static __always_inline void regs_args(struct pt_regs *regs, int compat, __u64 *args)
 {
-	args[0] = BPF_CORE_READ(regs, orig_x0);
-	args[1] = BPF_CORE_READ(regs, regs[1]);
-	args[2] = BPF_CORE_READ(regs, regs[2]);
-	args[3] = BPF_CORE_READ(regs, regs[3]);
-	args[4] = BPF_CORE_READ(regs, regs[4]);
-	args[5] = BPF_CORE_READ(regs, regs[5]);
+	args[0] = regs->orig_x0;
+	args[1] = regs->regs[1];
+	args[2] = regs->regs[2];
+	args[3] = regs->regs[3];
+	args[4] = regs->regs[4];
+	args[5] = regs->regs[5];
 }
 
 static __always_inline int is_execveat(long nr, int compat)
@@ -133,7 +135,7 @@ static __always_inline int is_execveat(long nr, int compat)
 
 static __always_inline int execveat_fd(struct pt_regs *regs, int compat)
 {
-	return (int)BPF_CORE_READ(regs, orig_x0);
+	return (int)regs->orig_x0;
 }
 
 static __always_inline int map_call(struct pt_regs *regs, long nr, int compat, struct map_call *c)
@@ -142,11 +144,11 @@ static __always_inline int map_call(struct pt_regs *regs, long nr, int compat, s
 
 	if (!is_mmap && nr != (compat ? 125 : 226) && nr != (compat ? 394 : 288))
 		return 0;
-	c->addr = BPF_CORE_READ(regs, orig_x0);
-	c->len = BPF_CORE_READ(regs, regs[1]);
-	c->prot = BPF_CORE_READ(regs, regs[2]);
+	c->addr = regs->orig_x0;
+	c->len = regs->regs[1];
+	c->prot = regs->regs[2];
 	c->is_mmap = is_mmap;
-	c->fd = is_mmap ? (int)BPF_CORE_READ(regs, regs[4]) : -1;
+	c->fd = is_mmap ? (int)regs->regs[4] : -1;
 	return 1;
 }
 

@@ -102,7 +102,7 @@ static __always_inline void record_call(__u32 slot, long nr, int compat)
 
 static __always_inline int seccomp_mode(struct task_struct *task)
 {
-	return BPF_CORE_READ(task, seccomp.mode);
+	return task->seccomp.mode;
 }
 
 /* Counts a refused call, and reports it when it is the first from its place. */

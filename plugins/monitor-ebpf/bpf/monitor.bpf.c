@@ -263,6 +263,19 @@ static __always_inline int not_entered(struct task_struct *task, struct pt_regs 
 	return denied_call(task, regs, st->image, ret, signal, SLOT_EXIT);
 }
 
+/* Whether the end of a call matters for a task that isn't known to be watched:
+ * it may have come into the scope during the call, whose beginning wasn't seen
+ * then. All others are found when they make the next one. */
+static __always_inline int may_matter(struct task_struct *task, struct pt_regs *regs, long ret)
+{
+	struct map_call call;
+	long nr = regs_nr(regs);
+
+	if (map_call(regs, nr, task_in_compat(task), &call))
+		return 1;
+	return seccomp_mode(task) && (ret < 0 || ret == nr);
+}
+
 SEC("tp_btf/sys_exit")
 int on_exit(__u64 *ctx)
 {
@@ -275,7 +288,11 @@ int on_exit(__u64 *ctx)
 	int compat;
 	long nr;
 
-	st = current_state(task, SLOT_EXIT, &v);
+	st = bpf_task_storage_get(&states, task, NULL, 0);
+	if (st)
+		view_state(st, &v);
+	else if (may_matter(task, regs, ret))
+		st = find_state(task, SLOT_EXIT, &v);
 	if (!v.image)
 		return 0;
 	if (st && !st->entered && !v.found)

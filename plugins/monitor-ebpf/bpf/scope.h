@@ -126,7 +126,7 @@ static __always_inline __u32 seed_of(__u32 tgid)
  * and 0 when it isn't. */
 static __always_inline __u32 in_scope(struct task_struct *task)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 tgid = task->tgid;
 	__u32 origin = seed_of(tgid);
 
 	if (origin)
@@ -190,19 +190,21 @@ struct view {
 	__u8 found; /* the watch of it begins here */
 };
 
-/* Fills v. Returns the state, or NULL when the task isn't watched or there was
- * no room for one: then it is found again at its next call. */
-static __always_inline struct state *current_state(struct task_struct *task, __u32 slot, struct view *v)
+static __always_inline void view_state(struct state *st, struct view *v)
 {
-	struct state *st = bpf_task_storage_get(&states, task, NULL, 0);
+	v->image = st->image;
+	v->slot = st->slot;
+	v->origin = st->origin;
+}
+
+/* Looks whether a task without a state is in the scope, and fills v then.
+ * Returns its new state, NULL when there was no room for one: then it is found
+ * again at its next call. */
+static __always_inline struct state *find_state(struct task_struct *task, __u32 slot, struct view *v)
+{
+	struct state *st;
 	struct file *exe;
 
-	if (st) {
-		v->image = st->image;
-		v->slot = st->slot;
-		v->origin = st->origin;
-		return st;
-	}
 	v->origin = in_scope(task);
 	if (!v->origin)
 		return NULL;
@@ -219,6 +221,18 @@ static __always_inline struct state *current_state(struct task_struct *task, __u
 		st->slot = v->slot;
 		st->origin = v->origin;
 	}
+	return st;
+}
+
+/* Fills v. Returns the state, or NULL when the task isn't watched or there was
+ * no room for one. */
+static __always_inline struct state *current_state(struct task_struct *task, __u32 slot, struct view *v)
+{
+	struct state *st = bpf_task_storage_get(&states, task, NULL, 0);
+
+	if (!st)
+		return find_state(task, slot, v);
+	view_state(st, v);
 	return st;
 }
 
