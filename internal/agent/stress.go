@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -131,7 +132,7 @@ func (s *stressTest) all(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.progress("rounds", true, s.done, int(s.ask.GetCount()), "%d rounds, %d failed", s.done, s.failed)
+	s.progress("rounds", true, s.done, int(s.ask.GetCount()), "%d done, %d failed", s.done, s.failed)
 	return ctx.Err()
 }
 
@@ -152,12 +153,23 @@ func (s *stressTest) one(ctx context.Context, index uint32) error {
 	if err != nil {
 		s.failed++
 	}
-	if s.failed == s.done && s.failed >= min(stressHopeless, int(s.ask.GetCount())) {
+	var cannot *errCannotWatch
+	switch {
+	case errors.As(err, &cannot):
+		return cannot
+	case s.failed == s.done && s.failed >= min(stressHopeless, int(s.ask.GetCount())):
 		return fmt.Errorf("no round succeeds: %w", err)
 	}
 	s.progress("rounds", false, s.done, int(s.ask.GetCount()), "%s", progressText(said, s.failed))
 	return nil
 }
+
+// errCannotWatch is that of a monitor which says that it can't watch on this
+// node: no other round can either.
+type errCannotWatch struct{ err error }
+
+func (e *errCannotWatch) Error() string { return e.err.Error() }
+func (e *errCannotWatch) Unwrap() error { return e.err }
 
 func progressText(r *confinev1.StressRound, failed int) string {
 	text := fmt.Sprintf("%d programs, %d events, %d lost", len(r.GetExecuted()), r.GetEvents(), r.GetLost())

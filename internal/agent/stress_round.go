@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/confinehq/confine/internal/agent/fault"
 	"github.com/confinehq/confine/internal/agent/netns"
@@ -39,6 +40,9 @@ func (s *stressTest) round(ctx context.Context, index uint32) (_ *confinev1.Stre
 		return nil, err
 	}
 	watch, err := client.Watch(context.WithoutCancel(ctx), stressScope(c))
+	if status.Code(err) == codes.FailedPrecondition {
+		return nil, &errCannotWatch{err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("watch the container: %w", err)
 	}

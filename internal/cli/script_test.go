@@ -114,6 +114,40 @@ func (s *fakeServer) Profile(req *confinev1.ProfileRequest, stream grpc.ServerSt
 	return stream.Send(&confinev1.ProfileResponse{Event: &confinev1.ProfileResponse_Result{Result: r}})
 }
 
+// Stress has a report of four rounds for each of several images.
+func (s *fakeServer) Stress(req *confinev1.StressRequest, stream grpc.ServerStreamingServer[confinev1.StressResponse]) error {
+	spec := req.GetSpec()
+	r := &confinev1.StressReport{
+		Image: "docker.io/library/" + spec.GetImage() + ":latest", Node: "n1", Monitor: "ebpf", Count: 4, Parallel: max(1, spec.GetParallel()), Seconds: 4.5,
+		Executed: []string{"/bin/a", "/bin/b"}, Mapped: []string{"/lib/c.so"}, Events: 40, Passed: spec.GetImage() == "same",
+	}
+	for i := range uint32(4) {
+		r.Rounds = append(r.Rounds, &confinev1.StressRound{Index: i + 1, Binaries: 2, Mappings: 1, Events: 10, SettledBy: "port 80 answered"})
+	}
+	last := r.GetRounds()[3]
+	switch spec.GetImage() {
+	case "same":
+	case "differing":
+		r.Differing = 1
+		last.Binaries, last.Missing, last.Extra = 2, []string{"/bin/b"}, []string{"/tmp/x"}
+	case "losing":
+		r.Lost, r.Storm, r.StormRate = 3, true, 100
+		last.Lost, last.Losses = 3, []*confinev1.Loss{{Reason: "the ring buffer was full", Count: 3}}
+		last.Storm = &confinev1.StormCheck{Made: 100, Seen: 98, Missed: 2, Rate: 100, NodeMade: 100, Examples: []string{"missed 2 of /.confine-storm/x"}}
+		r.Storms = last.GetStorm()
+	case "failing":
+		r.Failed, r.Mixed = 1, 1
+		r.GetRounds()[2].Foreign = []string{"/.confine-storm/confine-r-c1-n0"}
+		r.Rounds[3] = &confinev1.StressRound{Index: 4, Error: "the container ended"}
+	default:
+		return status.Error(codes.FailedPrecondition, "monitor sysdig: sysdig has no driver for this kernel")
+	}
+	if err := stream.Send(&confinev1.StressResponse{Event: &confinev1.StressResponse_Progress{Progress: &confinev1.Progress{Stage: "rounds", Done: true, Text: "4 done, 0 failed"}}}); err != nil {
+		return err
+	}
+	return stream.Send(&confinev1.StressResponse{Event: &confinev1.StressResponse_Report{Report: r}})
+}
+
 func (s *fakeServer) GetProfile(_ context.Context, req *confinev1.GetProfileRequest) (*confinev1.GetProfileResponse, error) {
 	r, err := result(req.GetName())
 	return &confinev1.GetProfileResponse{Result: r}, err

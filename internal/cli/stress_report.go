@@ -129,21 +129,29 @@ func (s summary) storms(r *confinev1.StressReport) {
 }
 
 // shape is what a histogram counts.
-type shape struct{ binaries, mappings uint32 }
+type shape struct {
+	binaries, mappings uint32
+	// differs is true for rounds that saw others than most did, be they as many.
+	differs bool
+}
 
 // histogram shows how many rounds saw how many files.
 func (s summary) histogram(r *confinev1.StressReport) {
 	counts := map[shape]int{}
 	for _, round := range r.GetRounds() {
 		if round.GetError() == "" {
-			counts[shape{round.GetBinaries(), round.GetMappings()}]++
+			differs := len(round.GetMissing())+len(round.GetExtra()) > 0
+			counts[shape{round.GetBinaries(), round.GetMappings(), differs}]++
 		}
 	}
 	shapes := slices.SortedFunc(maps.Keys(counts), func(a, b shape) int {
 		if a.binaries != b.binaries {
 			return int(a.binaries) - int(b.binaries)
 		}
-		return int(a.mappings) - int(b.mappings)
+		if a.mappings != b.mappings {
+			return int(a.mappings) - int(b.mappings)
+		}
+		return strings.Compare(fmt.Sprint(a.differs), fmt.Sprint(b.differs))
 	})
 	most := 0
 	for _, n := range counts {
@@ -156,15 +164,22 @@ func (s summary) histogram(r *confinev1.StressReport) {
 	for _, k := range shapes {
 		n := counts[k]
 		bar := strings.Repeat(block, max(1, n*barWidth/max(most, 1)))
-		style := s.o.Styles.Good
-		if n != most {
-			style = s.o.Styles.Warn
+		style, what := s.o.Styles.Good, ""
+		if k.differs {
+			style, what = s.o.Styles.Warn, plural(uint32(n), " differs", " differ")
 		}
-		fmt.Fprintf(s.o, "  %4d binaries %4d mapped  %s %d\n", k.binaries, k.mappings, style.Render(bar), n)
+		fmt.Fprintf(s.o, "  %4d %-8s %4d mapped  %s %d%s\n", k.binaries, plural(k.binaries, "binary", "binaries"), k.mappings, style.Render(bar), n, what)
 	}
 	if len(shapes) > 0 {
 		fmt.Fprintln(s.o)
 	}
+}
+
+func plural(n uint32, one, more string) string {
+	if n == 1 {
+		return one
+	}
+	return more
 }
 
 // odd lists the rounds that have something to say.
@@ -237,12 +252,13 @@ func (s summary) stressVerdict(r *confinev1.StressReport) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, what))
 		}
 	}
-	add(r.GetFailed(), "rounds failed")
-	add(r.GetDiffering(), "rounds differ")
-	add(r.GetMixed(), "rounds saw files of others")
-	add(r.GetLost(), "events lost")
+	rounds := func(n uint32) string { return plural(n, "round", "rounds") }
+	add(r.GetFailed(), rounds(r.GetFailed())+" failed")
+	add(r.GetDiffering(), plural(r.GetDiffering(), "round differs", "rounds differ"))
+	add(r.GetMixed(), rounds(r.GetMixed())+" saw files of others")
+	add(r.GetLost(), plural(r.GetLost(), "event", "events")+" lost")
 	c := r.GetStorms()
-	add(c.GetMissed(), "executions missed")
+	add(c.GetMissed(), plural(c.GetMissed(), "execution", "executions")+" missed")
 	add(c.GetDuplicated(), "seen twice")
 	add(c.GetExtra(), "made up")
 	add(c.GetFailed(), "storm steps failed")

@@ -44,6 +44,16 @@ var ErrUnknownWatch = errors.New("no such watch")
 // it can't watch; it becomes codes.InvalidArgument for the host.
 var ErrInvalidScope = errors.New("invalid scope")
 
+// Unsupported says of an error of a Monitor's Watch that this host lacks what
+// every watch needs: it becomes codes.FailedPrecondition, and hosts don't try
+// again.
+func Unsupported(err error) error { return &unsupported{err} }
+
+type unsupported struct{ err error }
+
+func (e *unsupported) Error() string { return e.err.Error() }
+func (e *unsupported) Unwrap() error { return e.err }
+
 // A ServeOption changes how Serve serves.
 type ServeOption func(*needs)
 
@@ -209,7 +219,10 @@ func toStatus(err error, code codes.Code) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
+	var lacks *unsupported
 	switch {
+	case errors.As(err, &lacks):
+		code = codes.FailedPrecondition
 	case errors.Is(err, ErrUnknownWatch):
 		code = codes.NotFound
 	case errors.Is(err, ErrInvalidScope):

@@ -121,8 +121,8 @@ func noDriver(p *process) error {
 	if strings.Contains(said, "driver") || strings.Contains(said, "scap0") || strings.Contains(said, "probe") {
 		var u unix.Utsname
 		_ = unix.Uname(&u)
-		return fmt.Errorf("sysdig has no driver for this kernel (%s): install its module (apt-get install sysdig-dkms) or give it an eBPF probe (option %s), use another monitor (--monitor ebpf), or replay a trace that was recorded elsewhere (--capture FILE)",
-			unix.ByteSliceToString(u.Release[:]), optionProbe)
+		return monitor.Unsupported(fmt.Errorf("sysdig has no driver for this kernel (%s): install its module (apt-get install sysdig-dkms) or give it an eBPF probe (option %s), use another monitor (--monitor ebpf), or replay a trace that was recorded elsewhere (--capture FILE)",
+			unix.ByteSliceToString(u.Release[:]), optionProbe))
 	}
 	if said == "" && p.err != nil {
 		said = p.err.Error()

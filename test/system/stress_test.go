@@ -73,7 +73,7 @@ func TestStress(t *testing.T) {
 	})
 	t.Run("for people", func(t *testing.T) {
 		out, _, code := w.ctl(t, "stress", "--count", "2", "nginx")
-		if code != 0 || !strings.Contains(out, "passed: all rounds agree") || !strings.Contains(out, "1 binaries") {
+		if code != 0 || !strings.Contains(out, "passed: all rounds agree") || !strings.Contains(out, "1 binary") {
 			t.Errorf("exit code %d:\n%s", code, out)
 		}
 	})
@@ -81,6 +81,15 @@ func TestStress(t *testing.T) {
 		r, stderr, code := w.stress(t, "--count", "2", "127.0.0.1:1/no/such:image")
 		if code != 1 || r != nil || !strings.Contains(stderr, "registry cannot be reached") {
 			t.Errorf("exit code %d, report %v\n%s", code, r, stderr)
+		}
+	})
+	t.Run("a monitor that can't work here", func(t *testing.T) {
+		r, stderr, code := w.stress(t, "-q", "--count", "50", "--monitor", "sysdig", "nginx")
+		if code == 0 {
+			t.Skip("sysdig has a driver here")
+		}
+		if code != 1 || r != nil || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "sysdig") || strings.Contains(stderr, "no round succeeds") {
+			t.Errorf("exit code %d, report %v, want one sentence:\n%s", code, r, stderr)
 		}
 	})
 	t.Run("no round succeeds", func(t *testing.T) {
