@@ -185,7 +185,7 @@ func (g *graph) loadNamed(o Options) bool {
 		g.loads = g.loads[1:]
 		g.load(n, false)
 	}
-	return len(g.members) > before || len(g.queue) > 0
+	return len(g.members) > before || g.next < len(g.queue)
 }
 
 // load adds a library with its constructors and exports.
