@@ -401,6 +401,7 @@ func (g *graph) drain() bool {
 			g.function(n)
 		}
 	}
+	g.queue, g.next = g.queue[:0], 0
 	return any
 }
 
