@@ -182,3 +182,26 @@ func TestDescribeMonitorsThroughABreak(t *testing.T) {
 		t.Errorf("%v", all)
 	}
 }
+
+// A run whose monitor hangs keeps no other from its monitor.
+func TestHangingMonitorHoldsNobodyUp(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("monitors are started as root")
+	}
+	a := startAgentOf(t, &daemon{socket: "/no/containerd"}, func(c *config) {
+		c.Monitors = map[string]agent.MonitorConfig{
+			"slow": {Path: badMonitor(t), Options: map[string]string{"how": "hangs when described"}, AnswerTime: 15 * time.Second},
+		}
+	})
+	failed := func(m *confinev1.ConnectRequest) bool { return m.GetRunError() != nil }
+	a.start("r1", &confinev1.RunSpec{Image: "web", Monitor: "slow"})
+	time.Sleep(time.Second) // it is being started
+	a.start("r2", &confinev1.RunSpec{Image: "web", Monitor: "poll"})
+	// The second gets as far as one can without containerd, before the first.
+	if m := a.next(failed); m.GetRunId() != "r2" || !strings.Contains(m.GetRunError().GetMessage(), "containerd") {
+		t.Errorf("run %s failed first: %s", m.GetRunId(), m.GetRunError().GetMessage())
+	}
+	if m := a.next(failed); m.GetRunId() != "r1" || !strings.Contains(m.GetRunError().GetMessage(), "it hung (no answer to describe within 15s)") {
+		t.Errorf("run %s failed: %s", m.GetRunId(), m.GetRunError().GetMessage())
+	}
+}
