@@ -118,12 +118,12 @@ func (m *meter) table(ctx context.Context, what string, l loop, count int) error
 			if round%2 == 1 {
 				at = (round + len(ways) - i) % len(ways)
 			}
-			before := m.pluginTime(ways[at])
-			var err error
-			if times[at][round], err = m.one(ctx, l, ways[at]); err != nil {
+			t, plugin, err := m.one(ctx, l, ways[at])
+			if err != nil {
 				return err
 			}
-			busy[at] += m.pluginTime(ways[at]) - before
+			times[at][round] = t
+			busy[at] += plugin
 		}
 	}
 	base := times[0]
@@ -142,26 +142,22 @@ func (m *meter) table(ctx context.Context, what string, l loop, count int) error
 	return nil
 }
 
-func (m *meter) pluginTime(w way) time.Duration {
-	if w.client == nil {
-		return 0
-	}
-	return processTime(w.client.PID())
-}
-
-func (m *meter) one(ctx context.Context, l loop, w way) (took, error) {
+// one runs a loop in one way; plugin is the processor time of the monitor from
+// when it was ready to when it had told everything.
+func (m *meter) one(ctx context.Context, l loop, w way) (t took, plugin time.Duration, err error) {
 	b, err := l.box()
 	if err != nil {
-		return took{}, err
+		return t, 0, err
 	}
 	defer b.Close()
 	if w.client == nil {
-		return timed(b)
+		t, err = timed(b)
+		return t, 0, err
 	}
 	watched := b
 	if !w.watched {
 		if watched, err = m.quiet.box(); err != nil {
-			return took{}, err
+			return t, 0, err
 		}
 		defer watched.Close()
 	}
@@ -169,7 +165,7 @@ func (m *meter) one(ctx context.Context, l loop, w way) (took, error) {
 	scope.EveryEvent = m.every
 	watch, err := w.client.Watch(ctx, scope)
 	if err != nil {
-		return took{}, err
+		return t, 0, err
 	}
 	read := make(chan struct{})
 	go func() {
@@ -177,18 +173,18 @@ func (m *meter) one(ctx context.Context, l loop, w way) (took, error) {
 		for range watch.Events() {
 		}
 	}()
-	t, err := timed(b)
-	if err != nil {
+	before := processTime(w.client.PID())
+	if t, err = timed(b); err != nil {
 		watch.Cancel()
 		<-read
-		return took{}, err
+		return t, 0, err
 	}
 	snap, err := watch.Stop(ctx)
 	<-read
 	if err == nil && snap.GetLost() > 0 && m.every {
 		err = fmt.Errorf("%s lost %d events", w.client.Name(), snap.GetLost())
 	}
-	return t, err
+	return t, processTime(w.client.PID()) - before, err
 }
 
 func (t took) cpuMicros() float64  { return float64(t.cpu.Microseconds()) }

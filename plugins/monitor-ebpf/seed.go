@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/confinehq/confine/pkg/monitor/procfs"
+	"github.com/confinehq/confine/plugins/monitor-ebpf/bpf"
 )
 
 // seed puts a process and its descendants in the scope. The programs are
@@ -18,15 +20,11 @@ func (w *watch) seed(pid int32) error {
 		return nil
 	}
 	in := map[uint32]bool{}
-	var bits [1024]uint64 // SEED_BITS of scope.h
+	shifted := shiftedTime()
 	more := []uint32{uint32(pid)}
 	for len(more) > 0 {
 		for _, p := range more {
-			bits[p%65536/64] |= 1 << (p % 64)
-			if err := w.objs.SeedBits.Set(bits); err != nil {
-				return fmt.Errorf("add process %d to the scope: %w", p, err)
-			}
-			if err := w.objs.Seeds.Update(p, uint32(pid), ebpf.UpdateAny); err != nil {
+			if err := w.addSeed(p, bpf.MonitorSeed{Origin: uint32(pid)}, shifted); err != nil {
 				return fmt.Errorf("add process %d to the scope: %w", p, err)
 			}
 			in[p] = true
@@ -39,6 +37,52 @@ func (w *watch) seed(pid int32) error {
 		more = childrenOf(in, parents)
 	}
 	return nil
+}
+
+// addSeed puts one process in the scope, unless it has ended: its number may
+// be another's soon. Where times are shifted nothing tells the two apart.
+func (w *watch) addSeed(pid uint32, s bpf.MonitorSeed, shifted bool) error {
+	if !shifted {
+		if s.Start = startOf(pid); s.Start == 0 {
+			return nil
+		}
+	}
+	return w.putSeed(pid, s)
+}
+
+func (w *watch) putSeed(pid uint32, s bpf.MonitorSeed) error {
+	w.seedBits[pid%65536/64] |= 1 << (pid % 64)
+	if err := w.objs.SeedBits.Set(w.seedBits); err != nil {
+		return err
+	}
+	return w.objs.Seeds.Update(pid, s, ebpf.UpdateAny)
+}
+
+// startOf returns when a process began, in ticks since boot as its time
+// namespace counts them; 0 when it is gone.
+func startOf(pid uint32) uint64 {
+	fields := procfs.Stat(int32(pid))
+	if len(fields) < 20 {
+		return 0
+	}
+	n, _ := strconv.ParseUint(fields[19], 10, 64)
+	return n
+}
+
+// shiftedTime reports whether this process counts the time since boot in
+// another way than the kernel, by its time namespace.
+func shiftedTime() bool {
+	text, err := os.ReadFile("/proc/self/timens_offsets")
+	if err != nil {
+		return false // the kernel has no such namespaces
+	}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) == 3 && f[0] == "boottime" {
+			return f[1] != "0" || f[2] != "0"
+		}
+	}
+	return true
 }
 
 // childrenOf lists the processes that aren't in the set but whose parent is.

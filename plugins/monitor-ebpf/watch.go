@@ -31,6 +31,8 @@ type watch struct {
 	dec    *decoder
 	every  bool // each event is delivered
 
+	seedBits [1024]uint64 // SEED_BITS of scope.h: processes that may be seeds
+
 	flushMu sync.Mutex      // one flush at a time
 	flushed chan struct{}   // a token for each flush that the reader has seen
 	ended   chan struct{}   // closed when run returns

@@ -169,6 +169,7 @@ struct task_struct {
 	int exit_code;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
+	__u64 start_boottime;
 	struct mm_struct *mm;
 	struct fs_struct *fs;
 	struct files_struct *files;

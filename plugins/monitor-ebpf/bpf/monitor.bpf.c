@@ -146,7 +146,7 @@ int on_fork(__u64 *ctx)
 		st->entered = 1;
 	cs = bpf_task_storage_get(&states, child, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!cs) {
-		add_seed(BPF_CORE_READ(child, tgid), v.origin);
+		add_seed(child, v.origin);
 		return 0;
 	}
 	cs->image = v.image;
@@ -181,7 +181,7 @@ int on_end(__u64 *ctx)
 	/* Two threads that end at once may both find none alive. */
 	if (st && __sync_fetch_and_add(&st->ended, 1))
 		return 0;
-	if (seed_of(tgid))
+	if (seed_of(task))
 		bpf_map_delete_elem(&seeds, &tgid);
 	if (!every_event)
 		count_repeat(REPEAT_EXIT);

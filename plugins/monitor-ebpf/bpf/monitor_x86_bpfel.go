@@ -80,6 +80,13 @@ type MonitorScratch struct {
 	_    [4]byte
 }
 
+type MonitorSeed struct {
+	_      structs.HostLayout
+	Start  uint64
+	Origin uint32
+	Unused uint32
+}
+
 type MonitorState struct {
 	_         structs.HostLayout
 	Image     uint64

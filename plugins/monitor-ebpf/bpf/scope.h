@@ -19,12 +19,27 @@ __u8 scope_level_known;
 
 /* Thread groups that are in the scope although no state says so: those that ran
  * before the watch, and those that there was no room for a state for. */
+struct seed {
+	/* When the group's leader began, in ticks since boot; 0 when that isn't
+	 * known. Its number may be another's by now. */
+	__u64 start;
+	__u32 origin;
+	__u32 unused;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__type(key, __u32);
-	__type(value, __u32); /* origin */
+	__type(value, struct seed);
 } seeds SEC(".maps");
+
+#define TICK 10000000 /* of /proc/PID/stat, ns: USER_HZ is 100 */
+
+static __always_inline __u64 start_of(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, group_leader, start_boottime) / TICK;
+}
 
 /* A bit for each thread group that may be in seeds, by the low bits of its
  * number: what costs least for all the others. User space sets those of
@@ -111,15 +126,18 @@ static __always_inline __u32 mnt_ns_of(struct task_struct *task)
 	return ns ? ns->ns.inum : 0;
 }
 
-/* The origin of a thread group that is in seeds, 0 when it isn't. */
-static __always_inline __u32 seed_of(__u32 tgid)
+/* The origin of a task's thread group that is in seeds, 0 when it isn't. */
+static __always_inline __u32 seed_of(struct task_struct *task)
 {
-	__u32 bit = tgid % SEED_BITS, *origin;
+	__u32 tgid = task->tgid, bit = tgid % SEED_BITS;
+	struct seed *seed;
 
 	if (!((seed_bits[bit / 64] | late_bits[bit / 64]) & (1ull << (bit % 64))))
 		return 0;
-	origin = bpf_map_lookup_elem(&seeds, &tgid);
-	return origin ? *origin : 0;
+	seed = bpf_map_lookup_elem(&seeds, &tgid);
+	if (!seed || (seed->start && seed->start != start_of(task)))
+		return 0;
+	return seed->origin;
 }
 
 /* Returns the origin of the current task when it is in the scope by itself,
@@ -127,7 +145,7 @@ static __always_inline __u32 seed_of(__u32 tgid)
 static __always_inline __u32 in_scope(struct task_struct *task)
 {
 	__u32 tgid = task->tgid;
-	__u32 origin = seed_of(tgid);
+	__u32 origin = seed_of(task);
 
 	if (origin)
 		return origin;
@@ -142,11 +160,12 @@ static __always_inline __u32 in_scope(struct task_struct *task)
 
 /* Puts a task in the scope for which no state could be made: the kernel refuses
  * that while another task on the same CPU is in the middle of the same. */
-static __always_inline void add_seed(__u32 tgid, __u32 origin)
+static __always_inline void add_seed(struct task_struct *task, __u32 origin)
 {
-	__u32 bit = tgid % SEED_BITS;
+	struct seed seed = {.origin = origin, .start = start_of(task)};
+	__u32 tgid = BPF_CORE_READ(task, tgid), bit = tgid % SEED_BITS;
 
-	if (bpf_map_update_elem(&seeds, &tgid, &origin, BPF_ANY))
+	if (bpf_map_update_elem(&seeds, &tgid, &seed, BPF_ANY))
 		count_lost(LOST_STATE);
 	__sync_fetch_and_or(&late_bits[bit / 64], 1ull << (bit % 64));
 }
