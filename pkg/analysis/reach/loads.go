@@ -131,8 +131,12 @@ func (g *graph) lookEverywhere(n node, imp uint32) {
 		g.fail(err)
 		return
 	}
+	before := g.anywhere
 	for _, s := range all[n.i] {
 		g.anywhere = g.anywhere || slices.Contains(s.Nrs, 0) || slices.Contains(s.Nrs, -1)
+	}
+	if g.anywhere && !before {
+		g.lookable(0)
 	}
 }
 
@@ -144,6 +148,18 @@ func (g *graph) lookAll() {
 			g.exports(i, g.anyText())
 		}
 		for _, i := range g.resident {
+			g.namedAll(i)
+		}
+		g.lookable(0)
+	}
+}
+
+// lookable enters what a computed name may be, of members from one on: a name
+// that something refers to. A handle leads to what a library needs as well, and
+// without one everything that is loaded is looked through.
+func (g *graph) lookable(from int32) {
+	for i := from; i < int32(len(g.members)); i++ {
+		if g.anyName && !g.startup(i) || g.anywhere {
 			g.namedAll(i)
 		}
 	}

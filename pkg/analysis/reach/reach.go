@@ -315,6 +315,7 @@ func (g *graph) addMembers() {
 		g.roots(i)
 	}
 	g.resolvers(from)
+	g.lookable(from)
 	for _, name := range slices.Sorted(maps.Keys(g.loaderNames)) {
 		g.loaderLooksUp(name, g.members[from:])
 	}
