@@ -107,7 +107,8 @@ func (a *app) explainCall(cmd *cobra.Command, name, call string, o explainOption
 // explainAnalysis explains a call of an analysis without a server.
 func (a *app) explainAnalysis(cmd *cobra.Command, r *analysis.Result, call string, o explainOptions, output string) error {
 	arch, known := syscalls.ForPlatform(r.Platform)
-	if _, ok := syscalls.Number(arch, call); known && !ok {
+	_, ok := syscalls.Number(arch, call)
+	if _, compat := syscalls.Number(syscalls.I386, call); known && !ok && !(compat && r.Compat) {
 		return usagef(cmd, "%s", syscalls.Unknown(arch, call))
 	}
 	limit := 0

@@ -49,7 +49,6 @@ func newCallSet(seen *observation, found *analysis.Result) *callSet {
 	for _, call := range found.Syscalls {
 		c.addFound(call)
 	}
-	c.addForeign(found)
 	c.addFloor(seen)
 	c.addKernel()
 	c.addRecorded(seen)
@@ -112,22 +111,6 @@ func (c *callSet) addFound(found analysis.Syscall) {
 	}
 	for _, r := range found.Reasons {
 		call.Reasons = append(call.Reasons, &confinev1.Reason{Kind: r.Kind, Detail: r.Detail, Chain: protoChain(r.Chain), Site: protoSite(r.Site)})
-	}
-}
-
-// addForeign allows every 32-bit call when a 32-bit program was found, whose
-// code nobody has read: tightness must not break it. The analysis has said so
-// in its list of what is incomplete.
-func (c *callSet) addForeign(found *analysis.Result) {
-	i := slices.IndexFunc(found.Incomplete, func(i analysis.Issue) bool { return i.Kind == "foreign-arch" })
-	if i < 0 || !found.Compat {
-		return
-	}
-	reason := &confinev1.Reason{Kind: reasonFallback, Detail: clean(found.Incomplete[i].Object, maxPath) + " is a 32-bit program, whose code isn't analysed: every call of the 32-bit table is allowed"}
-	for _, row := range syscalls.All(syscalls.I386) {
-		call, _ := c.get(row.Name)
-		call.Args = nil
-		call.Reasons = append(call.Reasons, reason)
 	}
 }
 

@@ -3,7 +3,6 @@ package analysis
 import (
 	"cmp"
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"path"
@@ -48,6 +47,7 @@ type analysis struct {
 	calls   map[int32]*call
 	widened *programReason
 	compat  bool
+	compats compats
 
 	result Result
 	issues map[Issue]bool
@@ -185,32 +185,27 @@ func (a *analysis) program(p Program) error {
 }
 
 func (a *analysis) elf(p Program, o *objects.Object) error {
-	switch {
-	case o.Header.Class == elf.ELFCLASS32 && o.Header.Machine == elf.EM_386:
-		a.compat = true
-		a.incomplete("foreign-arch", o.Path, "it is a 32-bit program, whose code isn't analysed")
-		a.result.Entrypoints = append(a.result.Entrypoints, o.Path)
-		a.found[o.Path] = p.Origin
-		return nil
-	}
 	arch, ok := o.Header.Arch()
-	switch {
-	case !ok:
-		return fmt.Errorf("analyse %s: programs for %v aren't analysed, only those for x86-64 and arm64", o.Path, o.Header.Machine)
-	case a.arch != "" && a.arch != arch:
-		return fmt.Errorf("analyse %s: it is a program for %s among others for %s: give each a profile of its own", o.Path, arch, a.arch)
+	if !ok {
+		return fmt.Errorf("analyse %s: programs for %v aren't analysed, only those for x86-64, i386 and arm64", o.Path, o.Header.Machine)
 	}
-	a.arch = arch
-	l := link.New(a.set, a.root, a.sys, o, p.Env)
-	if err := l.Startup(a.ctx); err != nil {
+	if err := a.joins(o, arch); err != nil {
 		return err
 	}
-	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.providers.Services(p.Env), Watch: providers.Watch(), NoConfigured: a.req.Options.NoFollow, Surplus: a.req.Options.Surplus, Arch: a.arch})
-	if err != nil {
+	r, l, err := a.reach(p, o, arch)
+	if err != nil && (arch != syscalls.I386 || a.ctx.Err() != nil) {
 		return err
 	}
 	a.result.Entrypoints = append(a.result.Entrypoints, o.Path)
+	if err != nil {
+		a.found[o.Path] = p.Origin
+		a.unfollowed(o.Path, err.Error())
+		return nil
+	}
 	a.merge(p, o, r)
+	if arch == syscalls.I386 {
+		a.checkCompat(o, l, r)
+	}
 	if show := a.req.Options.Graph; show != nil {
 		if a.stop = show(o.Path, r.Trail); a.stop != nil {
 			return a.stop
@@ -220,6 +215,38 @@ func (a *analysis) elf(p Program, o *objects.Object) error {
 		a.follow(p, o, r)
 	}
 	return nil
+}
+
+// joins takes in the architecture of a program. Those for i386 stand beside
+// those for x86-64, whose kernels run them; others have profiles of their own.
+func (a *analysis) joins(o *objects.Object, arch syscalls.Arch) error {
+	others := a.arch
+	if others == "" && a.compat {
+		others = syscalls.AMD64
+	}
+	wants := arch
+	if arch == syscalls.I386 {
+		wants = syscalls.AMD64
+	}
+	if others != "" && others != wants {
+		return fmt.Errorf("analyse %s: it is a program for %s among others for %s: give each a profile of its own", o.Path, arch, others)
+	}
+	if arch == syscalls.I386 {
+		a.compat = true
+	} else {
+		a.arch = arch
+	}
+	return nil
+}
+
+// reach finds what one program can do.
+func (a *analysis) reach(p Program, o *objects.Object, arch syscalls.Arch) (*reach.Result, *link.Linker, error) {
+	l := link.New(a.set, a.root, a.sys, o, p.Env)
+	if err := l.Startup(a.ctx); err != nil {
+		return nil, nil, err
+	}
+	r, err := reach.Run(a.ctx, l, reach.Options{Load: p.Load, Services: a.providers.Services(p.Env), Watch: providers.Watch(), NoConfigured: a.req.Options.NoFollow, Surplus: a.req.Options.Surplus, Arch: arch})
+	return r, l, err
 }
 
 // merge takes in what one program can do.
@@ -246,31 +273,21 @@ func (a *analysis) merge(p Program, o *objects.Object, r *reach.Result) {
 			a.found[m.Object.Path] = origin
 		}
 	}
-	for nr, c := range r.Calls {
-		a.add(nr, programReason{Reason{Kind: "site", Chain: frames(c.Chain), Detail: places(c.Sites), Site: Site(c.Site)}, o.Path})
-		a.calls[nr].narrow(c.Args)
-	}
-	if len(r.Compat) > 0 {
-		a.compat = true
-		for nr, c := range r.Compat {
-			if name, ok := syscalls.Name(syscalls.I386, int(nr)); ok {
-				a.compatCall(name, o.Path, c)
-			}
-		}
-	}
+	arch, _ := o.Header.Arch()
+	a.mergeCalls(o, r, arch)
 	if r.Widened && !slices.Contains(a.result.Unresolved, o.Path) {
 		a.result.Unresolved = append(a.result.Unresolved, o.Path)
 	}
-	if r.Widened && a.widened == nil && a.req.Options.OnUnresolved != UnresolvedObserve {
+	if r.Widened && a.widened == nil && a.req.Options.OnUnresolved != UnresolvedObserve && arch != syscalls.I386 {
 		a.widened = anyNumber(o, r)
 	}
 	if a.explain != nil {
-		a.explain.program(o.Path, r)
+		a.explain.program(o.Path, r, arch)
 	}
 	for _, k := range r.Surplus {
 		rank := Surplus{Program: o.Path, Frame: frame(k.Frame), Chain: frames(k.From)}
 		for _, nr := range k.Calls {
-			if name, ok := syscalls.Name(a.arch, int(nr)); ok {
+			if name, ok := syscalls.Name(arch, int(nr)); ok {
 				rank.Calls = append(rank.Calls, name)
 			}
 		}
@@ -296,16 +313,6 @@ func (a *analysis) note(kind, object, detail string) {
 	n := Issue{kind, object, detail}
 	if !slices.Contains(a.result.Notes, n) {
 		a.result.Notes = append(a.result.Notes, n)
-	}
-}
-
-// compatCall notes a call through the 32-bit gate. Profiles allow by name for
-// all architectures that they state, so the name counts.
-func (a *analysis) compatCall(name, object string, c *reach.Call) {
-	if nr, ok := syscalls.Number(a.arch, name); ok {
-		a.add(int32(nr), programReason{Reason{Kind: "site", Chain: frames(c.Chain), Detail: "made through the 32-bit gate by " + object, Site: Site(c.Site)}, object})
-	} else {
-		a.incomplete("compat-call", object, name+" is made through the 32-bit gate and has no 64-bit counterpart")
 	}
 }
 
@@ -369,7 +376,7 @@ func anyNumber(o *objects.Object, r *reach.Result) *programReason {
 // returns -ERESTART_RESTARTBLOCK: kernel/time/hrtimer.c,
 // kernel/time/posix-timers.c, kernel/time/alarmtimer.c, kernel/futex/waitwake.c,
 // fs/select.c).
-var restartable = []string{"nanosleep", "clock_nanosleep", "futex", "poll", "futex_waitv", "futex_wait"}
+var restartable = []string{"nanosleep", "clock_nanosleep", "futex", "poll", "futex_waitv", "futex_wait", "clock_nanosleep_time64", "futex_time64"}
 
 // maxReasons bounds the reasons kept for a call: one for each of the first
 // programs that make it.
@@ -378,7 +385,9 @@ const maxReasons = 8
 func (a *analysis) finish() {
 	a.assume()
 	r := &a.result
-	r.Platform, r.Compat = cmp.Or(a.arch, syscalls.AMD64).Platform(), a.compat
+	a.arch = cmp.Or(a.arch, syscalls.AMD64) // those for i386 alone are for its kernels
+	r.Platform, r.Compat = a.arch.Platform(), a.compat
+	a.widenCompat()
 	if a.widened != nil {
 		for _, c := range syscalls.All(a.arch) {
 			if a.calls[int32(c.Nr)] == nil {
@@ -397,6 +406,7 @@ func (a *analysis) finish() {
 		}
 		r.Syscalls = append(r.Syscalls, Syscall{Name: name, Nr: int(nr), Args: a.conditions(c), Reasons: shortest(c.reasons, prefix)})
 	}
+	r.Syscalls = append(r.Syscalls, a.onlyCompat(prefix)...)
 	if a.explain != nil {
 		r.Explanation = a.explanation(prefix)
 	}
@@ -441,6 +451,9 @@ func (a *analysis) kernelCalls() {
 		r.Syscalls = append(r.Syscalls, Syscall{Name: "rt_sigreturn", Nr: nr, Reasons: []Reason{{
 			Kind: "kernel", Detail: "signal handlers return with it, through code of the kernel's (vDSO)",
 		}}})
+	}
+	if a.compat {
+		r.Syscalls = append(r.Syscalls, handlersReturn(has)...)
 	}
 	if has("restart_syscall") {
 		return
@@ -494,8 +507,9 @@ func sortIssues(list []Issue) {
 
 // follow adds the programs that a program names and may execute.
 func (a *analysis) follow(p Program, o *objects.Object, r *reach.Result) {
-	nr1, _ := syscalls.Number(a.arch, "execve")
-	nr2, _ := syscalls.Number(a.arch, "execveat")
+	arch, _ := o.Header.Arch()
+	nr1, _ := syscalls.Number(arch, "execve")
+	nr2, _ := syscalls.Number(arch, "execveat")
 	if r.Calls[int32(nr1)] == nil && r.Calls[int32(nr2)] == nil && !r.Widened {
 		return
 	}

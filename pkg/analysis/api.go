@@ -200,7 +200,8 @@ type Object struct {
 // Syscall is one call that is reachable.
 type Syscall struct {
 	Name string
-	// Nr is its number in the platform's table.
+	// Nr is its number in the platform's table, -1 for a call that 32-bit code
+	// alone can make.
 	Nr int
 	// Args holds conditions that every site meets; empty: any arguments. Those
 	// on one argument are alternatives, and an argument with some meets one.

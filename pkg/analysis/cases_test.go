@@ -45,6 +45,7 @@ import (
 //	compat: yes              32-bit code is reachable
 //	chain: CALL STEPS        the end of the call's shortest chain: "EDGE NAME, ..."
 //	run: ARGS                it may be run under strace; $OUT as above
+//	run32: ARGS              the same for a 32-bit program
 //	on-unresolved: WAY       what to do about code that can make any call
 //	error: TEXT              there is no result: the error has this text
 //	skip-known: WHY          a defect that is known: the case must still fail
@@ -89,7 +90,7 @@ func (c *testCase) id() string { return strings.TrimSuffix(c.name+"/"+c.variant,
 
 var keys = []string{
 	"needs", "variant", "build", "program", "env", "load", "follow", "must", "never", "args", "objects", "no-objects",
-	"incomplete", "notes", "compat", "chain", "run", "skip-known", "on-unresolved", "error",
+	"incomplete", "notes", "compat", "chain", "run", "skip-known", "on-unresolved", "error", "run32",
 }
 
 func readCases(t *testing.T) []*testCase {
@@ -137,7 +138,11 @@ const markH = `
 /* MARK(name) is a system call that no C library makes by itself: in the result,
    it says that the code around it is reachable. All arguments are 0. */
 #define MARK(name) RAW(SYS_##name)
+#ifdef __i386__
+#define RAW(nr) ({ long r_; __asm__ volatile("int $0x80" : "=a"(r_) : "0"((long)(nr)), "b"(0L), "c"(0L), "d"(0L) : "memory"); r_; })
+#else
 #define RAW(nr) ({ long r_; __asm__ volatile("syscall" : "=a"(r_) : "0"((long)(nr)), "D"(0L), "S"(0L), "d"(0L) : "rcx", "r11", "memory"); r_; })
+#endif
 /* KEEP keeps what nobody calls. */
 #define KEEP __attribute__((used, noinline))
 #define NOINLINE __attribute__((noinline))
@@ -176,6 +181,15 @@ func (c *memory) Put(_ context.Context, key string, b []byte) error {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{dir: t.TempDir()}
+	for _, name := range []string{"libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux.so.2"} {
+		if b, err := os.ReadFile(filepath.Join(libraries32, name)); err == nil {
+			to := "/lib/i386-linux-gnu"
+			if name == "ld-linux.so.2" {
+				to = "/lib"
+			}
+			w.add(t, filepath.Join(to, name), b)
+		}
+	}
 	for _, pattern := range []string{
 		"/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.so.1", "/etc/ld-musl-x86_64.path", "/bin/sh",
 		"/lib/x86_64-linux-gnu/libc.so.6", "/lib/x86_64-linux-gnu/libm.so.6", "/lib/x86_64-linux-gnu/libgcc_s.so.1",
@@ -185,13 +199,7 @@ func newWorld(t *testing.T) *world {
 		if err != nil {
 			continue // a compiler that isn't there needs it
 		}
-		to := filepath.Join(w.dir, pattern)
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(to, b, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		w.add(t, pattern, b)
 	}
 	d, err := rootfs.NewDir(w.dir)
 	if err != nil {
@@ -200,6 +208,21 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { d.Close() })
 	w.root = d
 	return w
+}
+
+// libraries32 is where the cross compiler for i386 has its libraries.
+const libraries32 = "/usr/i686-linux-gnu/lib"
+
+// add writes a file to the root.
+func (w *world) add(t *testing.T, path string, b []byte) {
+	t.Helper()
+	to := filepath.Join(w.dir, path)
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // out is the case's folder in the root.

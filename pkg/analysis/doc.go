@@ -60,6 +60,14 @@
 //     table (from its start or from the word itself) that code or data names,
 //     or offsets of the large code model from the global offset table. Tables
 //     that begin before the address that is named aren't followed.
+//   - 32-bit x86 code names others by absolute addresses, or by their distances
+//     from an address that it computes from its own by a call and an addition;
+//     compilers take the addresses of no slots of the global offset table, and
+//     load no slots that stubs jump through. A function that does nothing but
+//     int $0x80 and whose address a variable holds is called through that
+//     variable, or through the thread's control block, alone. Functions that
+//     return a structure take a pointer to it from the stack; where one of
+//     another object did, what was read of the stack isn't believed.
 //   - A callback that reads a number behind a pointer gets that pointer in the
 //     call that passes the callback.
 //   - Bytes between unwind ranges that can't be instructions of a user program

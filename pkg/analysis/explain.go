@@ -179,10 +179,11 @@ func newExplainer() *explainer {
 }
 
 // program takes in what decides numbers in one program.
-func (x *explainer) program(path string, r *reach.Result) {
+func (x *explainer) program(path string, r *reach.Result, arch syscalls.Arch) {
 	start := x.step(-1, Frame{Kind: "program", Object: path, Edge: "program"})
 	x.starts[path] = start
 	for _, p := range r.Trail.Places() {
+		p.Compat = p.Compat || arch == syscalls.I386
 		k := placeKey{p.Nr, p.Compat, p.Object, p.Address}
 		if old := x.places[k]; old != nil && old.steps <= p.Steps {
 			continue
@@ -345,6 +346,9 @@ func (a *analysis) absent() []AbsentPlace {
 
 func (a *analysis) absentIn(o *objects.Object, f *facts.Facts) []AbsentPlace {
 	var out []AbsentPlace
+	if arch, ok := o.Header.Arch(); !ok || arch != a.arch {
+		return nil
+	}
 	holders := map[uint32][]string{} // functions that have such a place, to those that refer to them
 	var funcs []uint32
 	for i := range f.Funcs {

@@ -1,6 +1,9 @@
 package analysis_test
 
 import (
+	"cmp"
+	"debug/elf"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/confinehq/confine/pkg/analysis"
@@ -32,11 +36,17 @@ func TestStraceIsThere(t *testing.T) {
 func (c *testCase) groundTruth(t *testing.T, w *world, r *analysis.Result) error {
 	t.Helper()
 	strace, err := exec.LookPath("strace")
-	if c.one("run") == "" || err != nil {
+	run := cmp.Or(c.one("run"), c.one("run32"))
+	if run == "" || err != nil {
 		return nil
 	}
 	calls := callNames(r)
-	args := strings.Fields(strings.ReplaceAll(c.one("run"), "$OUT", filepath.Join(w.dir, c.out())))
+	args := strings.Fields(strings.ReplaceAll(run, "$OUT", filepath.Join(w.dir, c.out())))
+	if c.one("run32") != "" {
+		if args = run32(t, args); args == nil {
+			return nil
+		}
+	}
 	missing := slices.DeleteFunc(trace(t, strace, args), func(name string) bool {
 		_, ok := calls[name]
 		return ok
@@ -45,6 +55,26 @@ func (c *testCase) groundTruth(t *testing.T, w *world, r *analysis.Result) error
 		return fmt.Errorf("UNSOUND: the program makes %v, which the result lacks", missing)
 	}
 	return nil
+}
+
+// run32 is how a 32-bit program is run, with its loader in front when it has one;
+// nil where the kernel doesn't run such programs.
+func run32(t *testing.T, args []string) []string {
+	t.Helper()
+	loader := filepath.Join(libraries32, "ld-linux.so.2")
+	if err := exec.CommandContext(t.Context(), loader, "--version").Run(); errors.Is(err, syscall.ENOEXEC) {
+		t.Log("the kernel runs no 32-bit programs")
+		return nil
+	}
+	f, err := elf.Open(args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		args = append([]string{loader, "--library-path", libraries32}, args...)
+	}
+	return args
 }
 
 // trace runs a program and returns the names of the calls that it makes, the

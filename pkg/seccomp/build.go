@@ -28,7 +28,9 @@ type Call struct {
 // Spec is what a profile is built from.
 type Spec struct {
 	Arch syscalls.Arch
-	// Compat allows calls of the 32-bit table as well (amd64 only).
+	// Compat allows calls of the 32-bit table as well (amd64 only). Runtimes
+	// read a rule for all architectures of a profile: a name that both tables
+	// have is allowed in both, one that a single table has in that alone.
 	Compat bool
 	// Calls may name a call more than once: then any of its forms is allowed.
 	Calls []Call

@@ -12,7 +12,7 @@ type aarch64 struct{}
 // 6.1, and for Go the internal ABI specification, "arm64 architecture".
 var aarch64ABI = abi{
 	calls: syscalls.ARM64,
-	regs:  32, sp: arm64.SP, number: 8, step: 4,
+	regs:  32, sp: arm64.SP, number: 8, word: 8, step: 4,
 	args:        []uint8{0, 1, 2, 3, 4, 5, 6, 7},
 	goArgs:      []uint8{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
 	kernelArgs:  []uint8{0, 1, 2, 3, 4, 5},

@@ -12,7 +12,7 @@ type amd64 struct{}
 // ABI specification, "amd64 architecture".
 var amd64ABI = abi{
 	calls: syscalls.AMD64,
-	regs:  16, sp: x86.RSP, number: x86.RAX, pushed: 8, step: 1,
+	regs:  16, sp: x86.RSP, number: x86.RAX, pushed: 8, word: 8, step: 1,
 	args:        []uint8{x86.RDI, x86.RSI, x86.RDX, x86.RCX, x86.R8, x86.R9},
 	kernelArgs:  []uint8{x86.RDI, x86.RSI, x86.RDX, x86.R10, x86.R8, x86.R9},
 	goArgs:      []uint8{x86.RDI, x86.RSI, x86.RDX, x86.RCX, x86.R8, x86.R9, x86.RAX, x86.RBX, x86.R10, x86.R11},
@@ -35,7 +35,12 @@ func (amd64) addresses(*Object) {}
 
 func (amd64) flow(at uint64, code []byte) flow {
 	var in x86.Inst
-	f := flow{n: x86.Decode(code, &in)}
+	return flowX86(at, x86.Decode(code, &in), &in)
+}
+
+// flowX86 is the flow of an instruction of n bytes.
+func flowX86(at uint64, n int, in *x86.Inst) flow {
+	f := flow{n: n}
 	if f.n == 0 || in.Vector {
 		return f
 	}
@@ -88,7 +93,11 @@ func (amd64) padding(code []byte) int {
 // registers.
 func (amd64) privileged(code []byte) bool {
 	var in x86.Inst
-	if x86.Decode(code, &in) == 0 || in.Vector {
+	return x86.Decode(code, &in) > 0 && privilegedX86(&in)
+}
+
+func privilegedX86(in *x86.Inst) bool {
+	if in.Vector {
 		return false
 	}
 	switch in.Map {
@@ -122,9 +131,13 @@ func (amd64) restorer(o *Object, at uint64) bool {
 // compared looks at the next instruction: musl asks in this way whether a
 // signal came inside of its cancellation points.
 func (amd64) compared(o *Object, at uint64) bool {
+	return comparedX86(o, at, x86.Decode)
+}
+
+func comparedX86(o *Object, at uint64, decode func([]byte, *x86.Inst) int) bool {
 	var lea, cmp x86.Inst
-	n := x86.Decode(o.File.From(at), &lea)
-	if n == 0 || x86.Decode(o.File.From(at+uint64(n)), &cmp) == 0 || cmp.Vector || cmp.Map != x86.MapOne || cmp.Mod != 3 {
+	n := decode(o.File.From(at), &lea)
+	if n == 0 || decode(o.File.From(at+uint64(n)), &cmp) == 0 || cmp.Vector || cmp.Map != x86.MapOne || cmp.Mod != 3 {
 		return false
 	}
 	return (cmp.Op == 0x39 || cmp.Op == 0x3b) && (cmp.Reg == lea.Reg || cmp.RM == lea.Reg)

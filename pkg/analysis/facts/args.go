@@ -220,6 +220,9 @@ func (w wanted) add(fn uint32, params []Loc) {
 // object's own code tells.
 func (o *Object) resolveArgs() {
 	if len(o.mach.abi().kernelArgs) == 0 {
+		if o.mach.abi().args == nil {
+			o.via = nil // what is written next to a call is enough from here on
+		}
 		return
 	}
 	left := o.budget

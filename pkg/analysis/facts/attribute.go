@@ -273,7 +273,7 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 		if o.isGOT(g) {
 			// A slot without relocation: a static program's, filled by the
 			// linker, or padding.
-			if v, ok := o.File.U64(r.to); ok && o.File.InImage(v) && !o.File.IsPIE {
+			if v, ok := o.File.Word(r.to); ok && o.File.InImage(v) && !o.File.IsPIE {
 				o.address(fn, v, EdgeRef)
 			}
 			return

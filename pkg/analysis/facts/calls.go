@@ -69,6 +69,22 @@ func (s *state) at(l Loc, call bool) val {
 	return s.slot(sp+off, 4)
 }
 
+// maxStackArgs is the number of arguments on the stack that are looked at where
+// a function isn't known to take so many.
+const maxStackArgs = 6
+
+// passes returns the arguments before a call or jump.
+func (s *state) passes(call bool) []val {
+	var out []val
+	for _, r := range s.abi.args {
+		out = append(out, s.regs[r])
+	}
+	for i := 0; s.abi.args == nil && i < maxStackArgs; i++ {
+		out = append(out, s.at(s.abi.argument(i), call))
+	}
+	return out
+}
+
 // passed evaluates what function c passes to wrapper k, one result per call
 // site; result order follows addresses.
 func (o *Object) passed(c uint32, k wrapKey, depth int) []numbers {
@@ -181,17 +197,18 @@ func (o *Object) passing(c uint32, k wrapKey) []passedNumbers {
 	for _, at := range addrs {
 		s := states[at]
 		passes := false
-		for _, r := range o.mach.abi().args {
-			v, ok := s.regs[r].single()
+		args := s.passes(o.calls(at))
+		for _, a := range args {
+			v, ok := a.single()
 			passes = passes || ok && v == start
 		}
 		if !passes {
 			continue
 		}
 		var n numbers
-		for _, r := range o.mach.abi().args {
-			if _, ok := s.regs[r].stack(); ok {
-				n.add(o.behind(c, s.regs[r], s, k.off, 0))
+		for _, a := range args {
+			if _, ok := a.stack(); ok {
+				n.add(o.behind(c, a, s, k.off, 0))
 			}
 		}
 		if len(n.nrs)+len(n.from) == 0 {

@@ -178,8 +178,9 @@ func (o *Object) scanWords(arrays func(uint64) bool) {
 			continue
 		}
 		b := f.Bytes(g.Start, g.End-g.Start)
-		for p := (8 - g.Start%8) % 8; p+8 <= uint64(len(b)); p += 8 {
-			v, _ := f.U64(g.Start + p)
+		w := f.WordSize()
+		for p := (w - g.Start%w) % w; p+w <= uint64(len(b)); p += w {
+			v, _ := f.Word(g.Start + p)
 			if v < 4096 || !f.InImage(v) {
 				continue
 			}

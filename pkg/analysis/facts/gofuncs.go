@@ -14,18 +14,26 @@ import (
 // distances from there.
 func goEntries(tab []byte, text uint64) ([]uint64, bool) {
 	const header = 8 // magic, two zeros, instruction quantum, pointer size
-	if len(tab) < header+8*8 || tab[7] != 8 {
+	if len(tab) < header+8*8 || tab[7] != 8 && tab[7] != 4 {
 		return nil, false
 	}
-	word := func(i uint64) uint64 { return binary.LittleEndian.Uint64(tab[header+8*i:]) }
-	n, at, size := word(0), uint64(0), uint64(16)
+	ptr := uint64(tab[7])
+	address := func(b []byte) uint64 {
+		if ptr == 4 {
+			return uint64(binary.LittleEndian.Uint32(b))
+		}
+		return binary.LittleEndian.Uint64(b)
+	}
+	word := func(i uint64) uint64 { return address(tab[header+ptr*i:]) }
+	n, at, size := word(0), uint64(0), 2*ptr
+	offsets := false
 	switch binary.LittleEndian.Uint32(tab) {
 	case object.GoMagic12:
-		at = header + 8
+		at = header + ptr
 	case object.GoMagic116:
 		at = word(6)
 	case object.GoMagic118, object.GoMagic120:
-		at, size = word(7), 8
+		at, size, offsets = word(7), 8, true
 	default:
 		return nil, false
 	}
@@ -35,10 +43,10 @@ func goEntries(tab []byte, text uint64) ([]uint64, bool) {
 	out := make([]uint64, n)
 	for i := range out {
 		e := tab[at+uint64(i)*size:]
-		if size == 8 {
+		if offsets {
 			out[i] = text + uint64(binary.LittleEndian.Uint32(e))
 		} else {
-			out[i] = binary.LittleEndian.Uint64(e)
+			out[i] = address(e)
 		}
 	}
 	return out, true
@@ -66,7 +74,7 @@ func (o *Object) goFuncs() {
 // Before Go 1.26 the table has it; a symbol or the module's data (runtime,
 // moduledata) have it always, but symbols may be stripped.
 func (o *Object) findGoText() (uint64, bool) {
-	const textStart = 8 + 2*8 // in the header (runtime, pcHeader), from Go 1.18 on
+	textStart := 8 + 2*o.File.WordSize() // in the header (runtime, pcHeader), from Go 1.18 on
 	if m := o.magic(); m == object.GoMagic118 || m == object.GoMagic120 {
 		if a, ok := o.addressIn(o.File.GoPCLN[0] + textStart); ok && o.code(a) {
 			return a, true
@@ -95,7 +103,8 @@ func (o *Object) magic() uint32 {
 // table itself (the names first), the address of an index, the first and the last
 // address, and the begin of the code.
 func (o *Object) goModule() (uint64, bool) {
-	const names, text = 8, 8 + 6*24 + 3*8
+	word := o.File.WordSize()
+	names, text := word, word+6*3*word+3*word
 	tab := o.File.GoPCLN
 	read := func(at uint64) (uint64, bool) {
 		if a, ok := o.addressIn(at); !ok || a != tab[0] {
@@ -120,8 +129,8 @@ func (o *Object) goModule() (uint64, bool) {
 			continue
 		}
 		b := o.File.From(s.Addr)
-		for p := uint64(-s.Addr & 7); p+8 <= uint64(len(b)); p += 8 {
-			if binary.LittleEndian.Uint64(b[p:]) != tab[0] {
+		for p := -s.Addr & (word - 1); p+word <= uint64(len(b)); p += word {
+			if v, ok := o.File.Word(s.Addr + p); !ok || v != tab[0] {
 				continue
 			}
 			if a, ok := read(s.Addr + p); ok {
@@ -137,5 +146,5 @@ func (o *Object) addressIn(at uint64) (uint64, bool) {
 	if i, ok := o.relocAt[at]; ok && o.File.Relocs[i].Type == object.RRelative {
 		return o.File.Relocs[i].Addend, true
 	}
-	return o.File.U64(at)
+	return o.File.Word(at)
 }

@@ -57,6 +57,7 @@ type interp struct {
 	failed bool
 	tables []uint64 // targets of the function's jump tables
 	watch  *watch   // what to note of one variable; nil: nothing
+	uneven bool     // the stack pointer isn't where it should be at a return (32-bit code)
 	seen   bitset   // instructions that were reached, by address - fn.Start; nil unless the whole function is to be covered
 }
 
@@ -83,6 +84,8 @@ func (it *interp) reach(fi uint32, addrs []uint64) {
 	for _, a := range addrs {
 		if it.want[a] == nil || it.failed {
 			it.want[a] = unknownState(it.o.mach.abi())
+		} else if it.uneven {
+			it.want[a].distrust()
 		}
 	}
 }
@@ -233,7 +236,7 @@ func (it *interp) block(at uint64) {
 		if !it.spend(1) {
 			return
 		}
-		n := x86.Decode(code, &in)
+		n := it.decode(code, &in)
 		if n == 0 {
 			return
 		}
@@ -248,6 +251,9 @@ func (it *interp) block(at uint64) {
 			case op >= 0x70 && op <= 0x7f || op >= 0xe0 && op <= 0xe3:
 				it.branch(s, &prev, op, next+uint64(in.Imm))
 			case op == 0xc3 || op == 0xc2 || op == 0xf4 || op == 0xcc || op == 0xcb || op == 0xcf:
+				if op == 0xc3 || op == 0xc2 {
+					it.balance(s)
+				}
 				return
 			case op == 0xff && (in.Reg&7 == 4 || in.Reg&7 == 5):
 				for _, t := range it.tables {
@@ -265,7 +271,7 @@ func (it *interp) block(at uint64) {
 				return
 			}
 		}
-		if !in.Vector && in.Map == x86.MapOne && in.Op == 0xe8 && !it.o.mayReturn(next+uint64(in.Imm), 0) {
+		if !in.Vector && in.Map == x86.MapOne && in.Op == 0xe8 && (in.Imm != 0 || s.abi.word == 8) && !it.o.mayReturn(next+uint64(in.Imm), 0) {
 			return
 		}
 		it.step(s, &in, next)
@@ -273,11 +279,19 @@ func (it *interp) block(at uint64) {
 	}
 }
 
+// decode decodes an instruction of either x86.
+func (it *interp) decode(code []byte, in *x86.Inst) int {
+	if it.o.mach.abi().word == 4 {
+		return x86.Decode32(code, in)
+	}
+	return x86.Decode(code, in)
+}
+
 // branch flows to the target of a conditional jump. Where the instruction
 // before compared a register with a constant, the side on which they are equal
 // knows the register.
 func (it *interp) branch(s *state, prev *x86.Inst, op uint8, to uint64) {
-	r, c, ok := compared(prev)
+	r, c, ok := compared(prev, s.abi.word)
 	if !ok || op != 0x74 && op != 0x75 {
 		it.flow(to, s)
 		return
@@ -295,8 +309,8 @@ func (it *interp) branch(s *state, prev *x86.Inst, op uint8, to uint64) {
 
 // compared returns the register and the constant that an instruction compares.
 // Only a whole register counts, and 32 bits of one whose number is asked for.
-func compared(in *x86.Inst) (reg uint8, c int64, ok bool) {
-	if in.Len == 0 || in.Vector || in.Map != x86.MapOne || in.Mod != 3 || !in.HasRM || in.OpSize != 8 {
+func compared(in *x86.Inst, word int64) (reg uint8, c int64, ok bool) {
+	if in.Len == 0 || in.Vector || in.Map != x86.MapOne || in.Mod != 3 || !in.HasRM || int64(in.OpSize) != word {
 		return 0, 0, false
 	}
 	switch {
@@ -333,6 +347,9 @@ func (it *interp) address(s *state, in *x86.Inst, next uint64) val {
 	}
 	if in.RIPRel {
 		return constant(int64(next) + in.Disp)
+	}
+	if s.abi.word == 4 {
+		return it.address32(s, in)
 	}
 	v := constant(in.Disp)
 	if in.Base != x86.None {
@@ -415,9 +432,7 @@ func (it *interp) storeTo(s *state, addr val, size int64, v val) {
 		s.store(off, size, v)
 		return
 	}
-	if low, ok := v.hasStack(); ok {
-		s.escape = min(s.escape, low)
-	}
+	s.escapes(v)
 	if addr.top {
 		s.unknownStore()
 		return
@@ -469,7 +484,7 @@ func (it *interp) setRM(s *state, in *x86.Inst, next uint64, size uint8, v val) 
 }
 
 func (it *interp) push(s *state, v val) {
-	sp := s.regs[x86.RSP].addConst(-8)
+	sp := s.regs[x86.RSP].addConst(-s.abi.word)
 	s.regs[x86.RSP] = sp
-	it.storeTo(s, sp, 8, v)
+	it.storeTo(s, sp, s.abi.word, v)
 }

@@ -3,9 +3,9 @@ package facts
 import "strconv"
 
 // Loc is a place that holds an argument when a function is entered: a general
-// register by its number (0 to 31), or a stack slot at 32+offset/8, offset
-// being the distance in bytes from the stack pointer at entry (8 is the first
-// one above the return address on x86).
+// register by its number (0 to 31), or a stack slot at 32+offset/4, offset
+// being the distance in bytes from the stack pointer at entry (on x86 the first
+// one above the return address is as far as an address is long).
 type Loc uint16
 
 // maxRegs is the largest number of general registers of an architecture.
@@ -13,10 +13,10 @@ const maxRegs = 32
 
 // StackLoc returns the location at off bytes above the entry stack pointer.
 func StackLoc(off int64) (Loc, bool) {
-	if off < 0 || off%8 != 0 || off > 8*4096 {
+	if off < 0 || off%4 != 0 || off > 8*4096 {
 		return 0, false
 	}
-	return Loc(maxRegs + off/8), true
+	return Loc(maxRegs + off/4), true
 }
 
 // Stack returns the offset of a stack location.
@@ -24,7 +24,7 @@ func (l Loc) Stack() (int64, bool) {
 	if l < maxRegs {
 		return 0, false
 	}
-	return int64(l-maxRegs) * 8, true
+	return int64(l-maxRegs) * 4, true
 }
 
 // String names the location for people.

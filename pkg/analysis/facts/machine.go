@@ -52,9 +52,11 @@ type abi struct {
 	number uint8 // holds a system call's number
 	// pushed is what a call puts on the stack, in bytes.
 	pushed int64
-	step   int // bytes from one undecodable place to the next
+	word   int64 // bytes of an address, and of an argument on the stack
+	step   int   // bytes from one undecodable place to the next
 	// args are the registers in which the C convention passes arguments, in
 	// their order; goArgs are those in which either convention does.
+	// Without args, they are on the stack.
 	args, goArgs []uint8
 	// kernelArgs are those in which a system call has its arguments; nil when
 	// they aren't looked at.
@@ -110,14 +112,13 @@ type machine interface {
 // machineOf returns the machine of an ELF header, nil when its code isn't
 // analysed.
 func machineOf(m elf.Machine, c elf.Class) machine {
-	if c != elf.ELFCLASS64 {
-		return nil
-	}
-	switch m {
-	case elf.EM_X86_64:
+	switch {
+	case m == elf.EM_X86_64 && c == elf.ELFCLASS64:
 		return amd64{}
-	case elf.EM_AARCH64:
+	case m == elf.EM_AARCH64 && c == elf.ELFCLASS64:
 		return aarch64{}
+	case m == elf.EM_386 && c == elf.ELFCLASS32:
+		return i386{}
 	}
 	return nil
 }
@@ -134,11 +135,27 @@ func (h Header) Arch() (syscalls.Arch, bool) {
 
 // Argument returns the location of a C function's argument, counted from 0.
 func Argument(m elf.Machine, n int) Loc {
-	mach := machineOf(m, elf.ELFCLASS64)
-	if mach == nil || n >= len(mach.abi().args) {
+	class := elf.ELFCLASS64
+	if m == elf.EM_386 {
+		class = elf.ELFCLASS32
+	}
+	mach := machineOf(m, class)
+	if mach == nil {
 		return 0
 	}
-	return Loc(mach.abi().args[n])
+	return mach.abi().argument(n)
+}
+
+// argument is the location of a C function's argument, 0 when none is known.
+func (a *abi) argument(n int) Loc {
+	if a.args == nil {
+		l, _ := StackLoc(a.pushed + int64(n)*a.word)
+		return l
+	}
+	if n >= len(a.args) {
+		return 0
+	}
+	return Loc(a.args[n])
 }
 
 // mover is a machine that tells what an instruction does to the general

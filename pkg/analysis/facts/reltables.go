@@ -113,8 +113,9 @@ func (o *Object) namedAddresses() []uint64 {
 
 // dataWords appends the aligned words of a section that are addresses of data.
 func (o *Object) dataWords(out []uint64, s object.Section) []uint64 {
-	for a := (s.Addr + 7) &^ 7; a+8 <= s.Addr+s.Size; a += 8 {
-		if v, ok := o.File.U64(a); ok && v >= 4096 && o.File.InImage(v) && !o.code(v) {
+	w := o.File.WordSize()
+	for a := (s.Addr + w - 1) &^ (w - 1); a+w <= s.Addr+s.Size; a += w {
+		if v, ok := o.File.Word(a); ok && v >= 4096 && o.File.InImage(v) && !o.code(v) {
 			out = append(out, v)
 		}
 	}
@@ -151,13 +152,23 @@ func (o *Object) readTable(base uint64, bounds []uint64) []entry {
 	if o.code(base) {
 		return o.tableInText(base, b)
 	}
+	var out []entry
+	for _, anchor := range o.anchors(base) {
+		out = append(out, o.tableFrom(anchor, base, b)...)
+	}
+	return out
+}
+
+// tableFrom reads a table whose words are distances from an anchor, or from
+// their own places.
+func (o *Object) tableFrom(anchor, base uint64, b []byte) []entry {
 	var out, weak []entry
 	run := true
 	for p := 0; p+4 <= len(b); p += 4 {
-		w := uint64(int64(int32(le32(b[p:]))))
-		near, own := base+w, base+uint64(p)+w
-		if !o.File.IsPIE && o.functionStart(w) { // a 32-bit pointer
-			out = append(out, entry{w, w})
+		w := le32(b[p:])
+		near, own := o.distant(anchor, w), o.distant(base+uint64(p), w)
+		if to := uint64(int64(int32(w))); !o.File.IsPIE && o.File.WordSize() == 8 && o.functionStart(to) { // a 32-bit pointer
+			out = append(out, entry{to, to})
 		}
 		switch {
 		case o.functionStart(near):
@@ -167,7 +178,7 @@ func (o *Object) readTable(base uint64, bounds []uint64) []entry {
 			weak = append(weak, entry{near, near})
 		default:
 			run = false
-			if p > 0 && o.functionStart(own) {
+			if p > 0 && o.functionStart(own) && !o.offset(w) {
 				out = append(out, entry{own, near})
 			}
 		}
@@ -198,7 +209,7 @@ func (o *Object) readObjects(base uint64, bounds []uint64) []uint64 {
 	var out []uint64
 	run := 0
 	for ; run*4+4 <= len(b); run++ {
-		to := base + uint64(int64(int32(le32(b[run*4:]))))
+		to := o.distant(base, le32(b[run*4:]))
 		if to >= base && to < end {
 			break // distances lead out of the table
 		}
@@ -216,6 +227,18 @@ func (o *Object) readObjects(base uint64, bounds []uint64) []uint64 {
 		return nil
 	}
 	return out
+}
+
+// offset reports whether a word can be the distance of code from the global
+// offset table, by which 32-bit code keeps what 64-bit code keeps by distances
+// from the word's own place.
+func (o *Object) offset(w uint32) bool {
+	for _, got := range o.gots {
+		if to := o.distant(got, w); o.code(to) && o.bound.has(to-o.textLo) {
+			return true
+		}
+	}
+	return false
 }
 
 // tableInText reads a table among hand-written code, which ends before the

@@ -93,8 +93,16 @@ type Object struct {
 	branchTables map[uint64][]branchTable
 	// goText is where the code of Go begins, as its tables count, and goSpan is
 	// where its functions lie: from the first to the last of them.
-	goText uint64
-	goSpan span
+	goText    uint64
+	goSpan    span
+	gateCalls map[uint64]bool // calls of the kernel's way in through a variable, by address
+	failed    error           // why the code can't be followed
+	// pops keeps what functions take from their callers' stacks, in bytes; key:
+	// where they begin.
+	pops map[uint64]int64
+	// gots are the addresses that 32-bit code adds offsets to: of the global
+	// offset table.
+	gots []uint64
 	// callbacks tells of functions that read a number behind a pointer when
 	// they are called back whether all who pass them are known.
 	callbacks map[uint32]bool
@@ -170,6 +178,9 @@ func (o *Object) build(ctx context.Context) error {
 			return err
 		}
 		o.sortRefs()
+	}
+	if m, ok := o.mach.(gated); ok {
+		m.gates(o)
 	}
 	sort.Slice(o.sites, func(i, j int) bool { return o.sites[i].at < o.sites[j].at })
 	sort.Slice(o.indir, func(i, j int) bool { return o.indir[i] < o.indir[j] })
@@ -289,7 +300,9 @@ func (o *Object) decodeAll(ctx context.Context) error {
 			pos = next
 		}
 	}
-	o.mach.addresses(o)
+	if o.mach.addresses(o); o.failed != nil {
+		return o.failed
+	}
 	return o.decodeTargets(ctx)
 }
 

@@ -89,6 +89,9 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 		}
 		return
 	}
+	if s.abi.word == 4 && it.step32(s, in, next) {
+		return
+	}
 	op, size := in.Op, in.OpSize
 	switch {
 	case op < 0x40: // ALU
@@ -119,8 +122,7 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 	case op >= 0x50 && op <= 0x57:
 		it.push(s, s.regs[in.RM])
 	case op >= 0x58 && op <= 0x5f:
-		v := it.load(s, s.regs[x86.RSP], 8)
-		s.regs[x86.RSP] = s.regs[x86.RSP].addConst(8)
+		v := it.pop(s)
 		s.regs[in.RM] = v
 	case op == 0x63: // movsxd
 		v := it.rm(s, in, next, 4)
@@ -163,9 +165,8 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 			it.setReg(s, in.Reg, size, it.address(s, in, next))
 		}
 	case op == 0x8f:
-		v := it.load(s, s.regs[x86.RSP], 8)
-		s.regs[x86.RSP] = s.regs[x86.RSP].addConst(8)
-		it.setRM(s, in, next, 8, v)
+		v := it.pop(s)
+		it.setRM(s, in, next, uint8(s.abi.word), v)
 	case op == 0x90 && in.RM == x86.RAX:
 	case op >= 0x90 && op <= 0x97:
 		s.regs[x86.RAX], s.regs[in.RM] = s.regs[in.RM], s.regs[x86.RAX]
@@ -183,7 +184,7 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 	case op == 0x9c:
 		it.push(s, top)
 	case op == 0x9d:
-		s.regs[x86.RSP] = s.regs[x86.RSP].addConst(8)
+		it.pop(s)
 	case op == 0xa1:
 		s.regs[x86.RAX] = top
 	case op == 0xa0:
@@ -227,8 +228,7 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 		s.regs[x86.RSP], s.regs[x86.RBP] = top, top
 	case op == 0xc9:
 		s.regs[x86.RSP] = s.regs[x86.RBP]
-		v := it.load(s, s.regs[x86.RSP], 8)
-		s.regs[x86.RSP] = s.regs[x86.RSP].addConst(8)
+		v := it.pop(s)
 		s.regs[x86.RBP] = v
 	case op == 0xcd:
 		s.regs[x86.RAX] = top
@@ -266,7 +266,7 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 				it.returned(s, next+uint64(in.Disp))
 			}
 		case 6:
-			it.push(s, it.rm(s, in, next, 8))
+			it.push(s, it.rm(s, in, next, uint8(s.abi.word)))
 		}
 	case op >= 0xe0 && op <= 0xe3:
 		s.regs[x86.RCX] = top
@@ -281,6 +281,9 @@ func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 // internal ABI specification, "Architecture specifics").
 func (it *interp) call(s *state) {
 	s.call()
+	if s.abi.word == 4 {
+		s.calledOnStack(it.o.Facts.Go)
+	}
 	if it.o.Facts.Go {
 		s.xmm = nil
 	}
@@ -424,7 +427,10 @@ func (it *interp) step0F(s *state, in *x86.Inst, next uint64) {
 	op, size := in.Op, in.OpSize
 	switch {
 	case op == 0x05 || op == 0x34:
-		s.regs[x86.RAX], s.regs[x86.RCX], s.regs[x86.R11] = top, top, top
+		s.regs[x86.RAX], s.regs[x86.RCX] = top, top
+		if s.abi.regs > x86.R11 {
+			s.regs[x86.R11] = top
+		}
 	case op >= 0x40 && op <= 0x4f: // cmov
 		v := s.regs[in.Reg].join(it.rm(s, in, next, size))
 		if size == 4 {
@@ -462,7 +468,7 @@ func (it *interp) step0F(s *state, in *x86.Inst, next uint64) {
 	case op == 0xa0 || op == 0xa8:
 		it.push(s, top)
 	case op == 0xa1 || op == 0xa9:
-		s.regs[x86.RSP] = s.regs[x86.RSP].addConst(8)
+		it.pop(s)
 	case op == 0x11 || op == 0x13 || op == 0x17 || op == 0x29 || op == 0x2b || op == 0xe7 || op == 0x7f || op == 0xd6: // vector stores
 		if in.IsMem() {
 			it.storeVector(s, in, next)

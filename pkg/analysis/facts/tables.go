@@ -56,20 +56,36 @@ func (o *Object) jumpTable(fn *Func, self int, base uint64, bounds []uint64) {
 		}
 		return true
 	}
-	for p := 0; p+4 <= len(b); p += 4 {
-		if !target(base + uint64(int64(int32(le32(b[p:]))))) {
-			break
+	for _, anchor := range o.anchors(base) {
+		for p := 0; p+4 <= len(b); p += 4 {
+			if !target(o.distant(anchor, le32(b[p:]))) {
+				break
+			}
 		}
 	}
 	if o.File.IsPIE {
 		return
 	}
-	for p := 0; p+8 <= len(b); p += 8 {
-		v, _ := o.File.U64(base + uint64(p))
+	for p := 0; p+int(o.File.WordSize()) <= len(b); p += int(o.File.WordSize()) {
+		v, _ := o.File.Word(base + uint64(p))
 		if !target(v) {
 			break
 		}
 	}
+}
+
+// anchors are the addresses that the distances in a table can be counted from:
+// its own, and, where that is what code computes addresses from, that of the
+// global offset table.
+func (o *Object) anchors(base uint64) []uint64 { return append([]uint64{base}, o.gots...) }
+
+// distant is the address at a distance of 32 bits.
+func (o *Object) distant(from uint64, by uint32) uint64 {
+	to := from + uint64(int64(int32(by)))
+	if o.File.WordSize() == 4 {
+		return uint64(uint32(to))
+	}
+	return to
 }
 
 // stubs reports whether a function is the procedure linkage table, or one of

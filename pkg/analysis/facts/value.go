@@ -176,8 +176,9 @@ type state struct {
 	stack stack
 	// escape is the lowest stack offset whose address somebody else may hold.
 	escape int64
-	// lost is set when an unknown store may have changed stack parameters.
-	lost bool
+	// lost is set when an unknown store may have changed stack parameters, and
+	// outer when somebody else may hold the address of one (32-bit code).
+	lost, outer bool
 }
 
 // vectors are the halves of the vector registers; bottom is unknown, too.
@@ -199,6 +200,9 @@ func unknownState(a *abi) *state {
 	for r := range s.regs {
 		s.regs[r] = top
 	}
+	if a.args == nil {
+		s.regs[a.sp] = val{atoms: []atom{{aStack, 0, nowhere}}}
+	}
 	return s
 }
 
@@ -217,6 +221,9 @@ func (s *state) clone() *state {
 // still changes becomes unknown, so that loops come to an end.
 func (s *state) merge(t *state, widen bool) bool {
 	changed := false
+	if s.abi.args == nil {
+		t, changed = s.part(t)
+	}
 	join := func(v, w val) val {
 		j := v.join(w)
 		if widen && !j.equal(v) && !v.bottom() {
@@ -237,6 +244,9 @@ func (s *state) merge(t *state, widen bool) bool {
 	}
 	if t.lost && !s.lost {
 		s.lost, changed = true, true
+	}
+	if t.outer && !s.outer {
+		s.outer, changed = true, true
 	}
 	return changed
 }
@@ -302,7 +312,7 @@ func (s *state) dropVectors(in *x86.Inst) {
 
 // unwritten is the value of a slot that nothing has been stored to.
 func (s *state) unwritten(off int64) val {
-	if !s.lost && off >= s.abi.pushed {
+	if !s.lost && off >= s.abi.pushed && off%s.abi.word == 0 {
 		if l, ok := StackLoc(off); ok {
 			return param(l)
 		}
@@ -344,14 +354,26 @@ func (s *state) store(off int64, size int64, v val) {
 		}
 	}
 	s.stack.set(slot{off, v, size < 8})
-	if low, ok := v.hasStack(); ok {
-		s.escape = min(s.escape, low)
+	s.escapes(v)
+}
+
+// escapes notes that somebody else may hold the addresses in a value.
+func (s *state) escapes(v val) {
+	low, ok := v.hasStack()
+	if !ok {
+		return
+	}
+	s.escape = min(s.escape, low)
+	// 32-bit code has its parameters on the stack, where they stay.
+	if s.abi.args == nil && slices.ContainsFunc(v.atoms, func(a atom) bool { return a.kind == aStack && a.off >= s.abi.pushed }) {
+		s.outer = true
 	}
 }
 
 // unknownStore is a store to an address that may be any that has escaped.
 func (s *state) unknownStore() {
 	s.stack.forget(s.escape)
+	s.lost = s.lost || s.outer
 	if s.escape < 8 && s.escape > -noEscape {
 		// A local buffer has escaped; parameters lie above it, but callees
 		// don't write outside of the object that they were given.
@@ -362,9 +384,7 @@ func (s *state) unknownStore() {
 // call is a call of an unknown function.
 func (s *state) call() {
 	for _, r := range s.abi.clobbered {
-		if low, ok := s.regs[r].hasStack(); ok {
-			s.escape = min(s.escape, low)
-		}
+		s.escapes(s.regs[r])
 	}
 	s.unknownStore()
 	for _, r := range s.abi.clobbered {

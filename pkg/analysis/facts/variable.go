@@ -2,7 +2,6 @@ package facts
 
 import (
 	"debug/elf"
-	"encoding/binary"
 	"maps"
 	"slices"
 	"strings"
@@ -11,8 +10,12 @@ import (
 )
 
 // nearby is how far, in bytes, before a variable the structure may begin that
-// it belongs to.
+// it belongs to, where addresses have 8 bytes: structures of shorter ones are
+// shorter.
 const nearby = 32
+
+// scaled fits a length of data to that of addresses.
+func (o *Object) scaled(bytes uint64) uint64 { return bytes * o.File.WordSize() / 8 }
 
 // nearbyPointed is the same for structures that a pointer in data leads to:
 // such pointers are many, and what they lead to lies side by side.
@@ -38,7 +41,7 @@ type watchedStore struct {
 // structure that holds it.
 func (w *watch) near(v val) bool {
 	for _, a := range v.atoms {
-		if a.kind == aConst && uint64(a.off) <= w.addr && w.addr-uint64(a.off) < nearby {
+		if a.kind == aConst && uint64(a.off) <= w.addr && w.addr-uint64(a.off) < w.o.scaled(nearby) {
 			return true
 		}
 	}
@@ -51,7 +54,7 @@ func (w *watch) store(s *state, addr val, size int64, v val) {
 	}
 	for _, a := range addr.atoms {
 		to := uint64(a.off)
-		if a.kind != aConst || to >= w.addr+8 || to+uint64(size) <= w.addr {
+		if a.kind != aConst || to >= w.addr+w.o.File.WordSize() || to+uint64(size) <= w.addr {
 			continue
 		}
 		if to != w.addr || size < 4 {
@@ -94,7 +97,7 @@ func (o *Object) watchVariable(fi uint32, addr uint64) *watch {
 	it.watch = w
 	it.start(fi)
 	it.run()
-	if it.failed {
+	if it.failed || it.uneven {
 		w.escapes = true
 	}
 	return w
@@ -129,7 +132,7 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 	}
 	for i := range o.refs {
 		r := &o.refs[i]
-		if r.to > addr+7 || r.to+max(64, o.mach.abi().anchored) <= addr || r.kind == refJump {
+		if r.to >= addr+o.File.WordSize() || r.to+max(64, o.mach.abi().anchored) <= addr || r.kind == refJump {
 			continue
 		}
 		fi := o.FuncAt(o.at(r))
@@ -138,7 +141,7 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 		}
 		if r.kind == refAddr || r.kind == refImm || r.kind == refPage {
 			if r.to <= addr && (addr-r.to < o.mach.abi().anchored && o.regionAt(r.to) == o.regionAt(addr) ||
-				addr-r.to < nearby && (r.to == addr || !o.scalarAt(r.to, addr-r.to))) {
+				addr-r.to < o.scaled(nearby) && (r.to == addr || !o.scalarAt(r.to, addr-r.to))) {
 				taken[uint32(fi)] = true
 			}
 			continue
@@ -192,7 +195,7 @@ func (o *Object) shared(addr uint64) bool {
 		return false
 	}
 	to := o.pointed[i-1]
-	return to == addr || addr-to <= nearbyPointed && !o.inRow(i-1, addr-to) && !o.scalarAt(to, addr-to)
+	return to == addr || addr-to <= o.scaled(nearbyPointed) && !o.inRow(i-1, addr-to) && !o.scalarAt(to, addr-to)
 }
 
 // inRow reports whether the pointer of an index leads to the last of three
@@ -227,9 +230,9 @@ func (o *Object) dataPointers() []uint64 {
 			if s.Exec || s.NoBits || !s.Write && strings.HasPrefix(s.Name, ".go") {
 				continue
 			}
-			b := f.Bytes(s.Addr, s.Size)
-			for p := (8 - s.Addr%8) % 8; p+8 <= uint64(len(b)); p += 8 {
-				if v := binary.LittleEndian.Uint64(b[p:]); v >= 4096 && f.InImage(v) && !o.code(v) {
+			w := f.WordSize()
+			for p := s.Addr + (w-s.Addr%w)%w; p+w <= s.Addr+s.Size; p += w {
+				if v, ok := f.Word(p); ok && v >= 4096 && f.InImage(v) && !o.code(v) {
 					out = append(out, v)
 				}
 			}

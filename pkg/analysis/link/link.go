@@ -336,4 +336,9 @@ func (l *Linker) expand(s string, m *Member) string {
 }
 
 // capsDir reports whether a path lies in a folder for certain processors.
-func capsDir(p string) bool { return strings.Contains(p, "/glibc-hwcaps/") }
+func capsDir(p string) bool {
+	if strings.Contains(p, "/glibc-hwcaps/") {
+		return true
+	}
+	return slices.ContainsFunc(oldCaps, func(caps []string) bool { return strings.Contains(p, "/"+caps[0]+"/") })
+}

@@ -59,19 +59,29 @@ func (s *System) Read(ctx context.Context, p string) []byte {
 // besides the ones in its cache: multiarch (Debian), lib64 (the psABI), lib.
 func defaultDirs(m elf.Machine) []string {
 	triplet := platform(m) + "-linux-gnu"
+	if m == elf.EM_386 {
+		return []string{"/lib/" + triplet, "/usr/lib/" + triplet, "/lib32", "/usr/lib32", "/lib", "/usr/lib"}
+	}
 	return []string{"/lib/" + triplet, "/usr/lib/" + triplet, "/lib64", "/usr/lib64", "/lib", "/usr/lib"}
 }
 
 // platform is the loader's name for a machine ($PLATFORM of ld.so(8)).
 func platform(m elf.Machine) string {
-	if m == elf.EM_AARCH64 {
+	switch m {
+	case elf.EM_AARCH64:
 		return "aarch64"
+	case elf.EM_386:
+		return "i386"
 	}
 	return "x86_64"
 }
 
 // capsNames are the folders for certain processors, best first; arm64 has none.
 var capsNames = []string{"x86-64-v4", "x86-64-v3", "x86-64-v2"}
+
+// oldCaps are those of loaders for i386 before glibc 2.37, first the folder that
+// the others lie in.
+var oldCaps = [][]string{{"i686", "/cmov", "/sse2", "/nosegneg", ""}, {"sse2", ""}, {"tls", "/i686", ""}}
 
 // has reports whether a folder holds a name.
 func (s *System) has(ctx context.Context, dir, name string) bool {
@@ -107,6 +117,13 @@ func (s *System) inDir(ctx context.Context, dir, name string) []string {
 	if s.has(ctx, dir, "glibc-hwcaps") {
 		for _, c := range capsNames {
 			if d := dir + "/glibc-hwcaps/" + c; s.has(ctx, d, name) {
+				out = append(out, d+"/"+name)
+			}
+		}
+	}
+	for _, caps := range oldCaps {
+		for _, sub := range caps[1:] {
+			if d := dir + "/" + caps[0] + sub; s.has(ctx, dir, caps[0]) && s.has(ctx, d, name) {
 				out = append(out, d+"/"+name)
 			}
 		}

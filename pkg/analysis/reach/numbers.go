@@ -39,6 +39,7 @@ func (g *graph) call(calls map[int32]*Call, n node, nr int32, s *facts.Site) {
 
 func (g *graph) unresolved(n node, s *facts.Site, why string) {
 	g.res.Widened = true
+	g.res.AnyCompat = g.res.AnyCompat || s.Kind != facts.SiteSyscall
 	to, how := g.via(n, s)
 	g.trail.made = append(g.trail.made, made{nr: -1, compat: s.Kind != facts.SiteSyscall, by: n, at: s.Addr, to: to, how: how, why: why})
 	m := g.members[n.m]

@@ -88,6 +88,9 @@ type Result struct {
 	Calls, Compat map[int32]*Call
 	// Widened is set when a number is unknown: any call may be made.
 	Widened bool
+	// AnyCompat is set when a number for the 32-bit gate of a 64-bit program is
+	// unknown.
+	AnyCompat bool
 	// Trail answers how everything was reached.
 	Trail *Trail
 	// Paths are absolute paths that occur in what is reachable.
