@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"runtime"
 	"slices"
@@ -84,11 +85,12 @@ func analyze(ctx context.Context, req Request) (*Result, error) {
 		a.explain = newExplainer()
 	}
 	a.providers = providers.New(req.Root, a.sys)
-	var cache objects.Cache
+	o := objects.Options{Memory: req.Options.Memory, Parallel: parallel, Questions: reach.Questions(), Progress: req.Options.Progress}
+	maps.Copy(o.Questions, providers.Questions())
 	if req.Options.Cache != nil {
-		cache = req.Options.Cache
+		o.Cache = req.Options.Cache
 	}
-	a.set = objects.NewSet(req.Root, cache, req.Options.Memory, parallel, req.Options.Progress)
+	a.set = objects.NewSet(req.Root, o)
 	defer a.set.Wait()
 	a.work = slices.Clone(req.Programs)
 	var first error

@@ -276,7 +276,7 @@ func linked(t *testing.T, root, program string, env []string) *link.Linker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	set := objects.NewSet(d, nil, nil, 1, nil)
+	set := objects.NewSet(d, objects.Options{})
 	t.Cleanup(set.Wait)
 	o, err := set.Load(t.Context(), program)
 	if err != nil {

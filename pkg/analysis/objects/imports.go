@@ -7,23 +7,15 @@ import (
 	"github.com/confinehq/confine/pkg/analysis/facts"
 )
 
+func sitesKey(imp uint32, l facts.Loc) string {
+	return fmt.Sprintf("i%d.%d.%d", facts.Version, imp, l)
+}
+
 // ImportSites evaluates a location at every call of an import in the object;
 // key: index of the calling function. What it finds is kept in the cache, too.
 func (o *Object) ImportSites(ctx context.Context, imp uint32, l facts.Loc) (map[uint32][]facts.Site, error) {
-	f, err := o.Facts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return o.sites(ctx, fmt.Sprintf("i%d.%d.%d", facts.Version, imp, l), func(code *facts.Object) map[uint32][]facts.Site {
-		m := map[uint32][]facts.Site{}
-		for i := range f.Funcs {
-			for _, use := range f.Funcs[i].Imports {
-				if use.Import == imp && use.Called {
-					m[uint32(i)] = code.ImportCalls(uint32(i), imp, l)
-				}
-			}
-		}
-		return m
+	return o.sites(ctx, sitesKey(imp, l), func(code *facts.Object) map[uint32][]facts.Site {
+		return importSites(code, imp, l)
 	})
 }
 
@@ -42,7 +34,10 @@ func (o *Object) sites(ctx context.Context, name string, compute func(*facts.Obj
 	if err != nil {
 		return nil, err
 	}
-	m, ok := o.known.answer(name)
+	m, ok, unsaved := o.known.answer(name)
+	if unsaved {
+		o.save(ctx, name, m)
+	}
 	if ok {
 		return m, nil
 	}
@@ -54,13 +49,18 @@ func (o *Object) sites(ctx context.Context, name string, compute func(*facts.Obj
 		o.mu.Lock()
 		m = compute(code)
 		o.mu.Unlock()
-		if o.set.cache != nil {
-			_ = o.set.cache.Put(ctx, o.SHA256+"."+name, facts.EncodeSites(m))
-		}
+		o.save(ctx, name, m)
 	}
-	o.known.keepAnswer(name, m)
+	o.known.keepAnswer(name, m, false)
 	o.set.memory.answered(o.known, sizeOf(m))
 	return m, nil
+}
+
+// save keeps an answer in the cache. One that can't be kept is one all the same.
+func (o *Object) save(ctx context.Context, name string, m map[uint32][]facts.Site) {
+	if o.set.cache != nil {
+		_ = o.set.cache.Put(ctx, o.SHA256+"."+name, facts.EncodeSites(m))
+	}
 }
 
 // kept reads an answer from the cache, nil when it isn't there.

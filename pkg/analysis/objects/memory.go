@@ -31,6 +31,7 @@ type known struct {
 	// object.
 	answers map[string]map[uint32][]facts.Site
 	names   map[string]map[uint32]Names
+	unsaved map[string]bool // those of them that the cache lacks
 }
 
 // NewMemory returns an empty memory for about limit bytes.
@@ -93,37 +94,57 @@ func (m *Memory) add(bytes int64) {
 	}
 }
 
-// answer returns what was asked before, and under its name.
-func (k *known) answer(name string) (map[uint32][]facts.Site, bool) {
+// answer returns what was asked before, under its name, and whether that must
+// still be saved: it says so once.
+func (k *known) answer(name string) (m map[uint32][]facts.Site, ok, unsaved bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	m, ok := k.answers[name]
-	return m, ok
+	m, ok = k.answers[name]
+	return m, ok, k.saving(name)
 }
 
-func (k *known) keepAnswer(name string, m map[uint32][]facts.Site) {
+func (k *known) keepAnswer(name string, m map[uint32][]facts.Site, unsaved bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.answers == nil {
 		k.answers = map[string]map[uint32][]facts.Site{}
 	}
 	k.answers[name] = m
+	k.saveLater(name, unsaved)
 }
 
-func (k *known) namesOf(name string) (map[uint32]Names, bool) {
+func (k *known) namesOf(name string) (m map[uint32]Names, ok, unsaved bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	m, ok := k.names[name]
-	return m, ok
+	m, ok = k.names[name]
+	return m, ok, k.saving(name)
 }
 
-func (k *known) keepNames(name string, m map[uint32]Names) {
+func (k *known) keepNames(name string, m map[uint32]Names, unsaved bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.names == nil {
 		k.names = map[string]map[uint32]Names{}
 	}
 	k.names[name] = m
+	k.saveLater(name, unsaved)
+}
+
+// saveLater notes that something is worth saving when somebody asks for it.
+func (k *known) saveLater(name string, unsaved bool) {
+	if !unsaved {
+		return
+	}
+	if k.unsaved == nil {
+		k.unsaved = map[string]bool{}
+	}
+	k.unsaved[name] = true
+}
+
+func (k *known) saving(name string) bool {
+	unsaved := k.unsaved[name]
+	delete(k.unsaved, name)
+	return unsaved
 }
 
 // sizeOf is about what sites need, in bytes.

@@ -76,13 +76,12 @@ func (o *Object) Code(ctx context.Context) (*facts.Object, error) {
 
 // Set holds the objects of one root.
 type Set struct {
-	root   rootfs.Root
-	cache  Cache
-	memory *Memory
-	slots  *semaphore.Weighted
-	// Progress, when not nil, is called with the number of objects done and
-	// known.
-	progress func(done, total int)
+	root      rootfs.Root
+	cache     Cache
+	memory    *Memory
+	slots     *semaphore.Weighted
+	questions map[string][]Question
+	progress  func(done, total int)
 
 	wait sync.WaitGroup
 
@@ -97,11 +96,27 @@ type entry struct {
 	err    error
 }
 
-// NewSet returns the objects of a root. cache, memory (which keeps what comes
-// from the cache) and progress may be nil; parallel is the number of objects
-// that are analysed at once.
-func NewSet(root rootfs.Root, cache Cache, memory *Memory, parallel int, progress func(done, total int)) *Set {
-	return &Set{root: root, cache: cache, memory: memory, slots: semaphore.NewWeighted(int64(max(1, parallel))), progress: progress, byPath: map[string]*entry{}}
+// Options of a Set. The zero value is one.
+type Options struct {
+	// Cache may be nil, and so may Memory, which keeps what comes from Cache.
+	Cache  Cache
+	Memory *Memory
+	// Parallel is the number of objects that are analysed at once.
+	Parallel int
+	// Questions are about arguments of imports; key: the name of an import.
+	// Others can be asked, too, and take longer to answer.
+	Questions map[string][]Question
+	// Progress, when not nil, is called with the number of objects done and
+	// known.
+	Progress func(done, total int)
+}
+
+// NewSet returns the objects of a root.
+func NewSet(root rootfs.Root, o Options) *Set {
+	return &Set{
+		root: root, cache: o.Cache, memory: o.Memory, questions: o.Questions, progress: o.Progress,
+		slots: semaphore.NewWeighted(int64(max(1, o.Parallel))), byPath: map[string]*entry{},
+	}
 }
 
 // Wait waits for everything that the set has under way.
@@ -199,25 +214,11 @@ func (s *Set) extract(ctx context.Context, o *Object, file *object.File) {
 		return
 	}
 	o.known = &known{sum: o.SHA256, facts: code.Facts, header: o.Header}
-	if asked(code.Facts) {
-		o.code = code // the rest would only fill memory
-	}
+	o.answerAll(code)
 	if s.cache != nil {
 		// An answer that can't be kept is an answer all the same.
 		_ = s.cache.Put(ctx, key(o.SHA256), facts.Encode(code.Facts))
 	}
-}
-
-// asked reports whether the object's code will be asked about calls of others:
-// it passes them numbers or names.
-func asked(f *facts.Facts) bool {
-	for i := range f.Imports {
-		switch f.Imports[i].Name {
-		case "syscall", "dlopen", "dlmopen", "dlsym", "dlvsym":
-			return true
-		}
-	}
-	return false
 }
 
 // cached returns the encoded facts of an object, nil when there are none.

@@ -19,14 +19,21 @@ type Names struct {
 	Computed bool
 }
 
+func namesKey(imp uint32, l facts.Loc) string {
+	return fmt.Sprintf("s%d.%d.%d", facts.Version, imp, l)
+}
+
 // ImportNames evaluates a location at every call of an import as a pointer to
 // a string; key: index of the calling function.
 func (o *Object) ImportNames(ctx context.Context, imp uint32, l facts.Loc) (map[uint32]Names, error) {
-	name := fmt.Sprintf("s%d.%d.%d", facts.Version, imp, l)
+	name := namesKey(imp, l)
 	if _, err := o.Facts(ctx); err != nil {
 		return nil, err
 	}
-	m, ok := o.known.namesOf(name)
+	m, ok, unsaved := o.known.namesOf(name)
+	if unsaved {
+		o.saveNames(ctx, name, m)
+	}
 	if ok {
 		return m, nil
 	}
@@ -34,15 +41,14 @@ func (o *Object) ImportNames(ctx context.Context, imp uint32, l facts.Loc) (map[
 	if err != nil {
 		return nil, err
 	}
-	o.known.keepNames(name, m)
+	o.known.keepNames(name, m, false)
 	o.set.memory.answered(o.known, sizeOfNames(m))
 	return m, nil
 }
 
 func (o *Object) importNames(ctx context.Context, name string, imp uint32, l facts.Loc) (map[uint32]Names, error) {
-	k := o.SHA256 + "." + name
 	if o.set.cache != nil {
-		if data, err := o.set.cache.Get(ctx, k); err == nil && data != nil {
+		if data, err := o.set.cache.Get(ctx, o.SHA256+"."+name); err == nil && data != nil {
 			var m map[uint32]Names
 			if json.Unmarshal(data, &m) == nil {
 				return m, nil
@@ -53,35 +59,54 @@ func (o *Object) importNames(ctx context.Context, name string, imp uint32, l fac
 	if err != nil {
 		return nil, err
 	}
+	var code *facts.Object
+	if anyNumber(sites) {
+		if code, err = o.Code(ctx); err != nil {
+			return nil, err
+		}
+	}
+	m := readAll(code, sites)
+	o.saveNames(ctx, name, m)
+	return m, nil
+}
+
+func (o *Object) saveNames(ctx context.Context, name string, m map[uint32]Names) {
+	if o.set.cache == nil {
+		return
+	}
+	if data, err := json.Marshal(m); err == nil {
+		_ = o.set.cache.Put(ctx, o.SHA256+"."+name, data)
+	}
+}
+
+// anyNumber reports whether some site has a constant.
+func anyNumber(sites map[uint32][]facts.Site) bool {
+	for _, list := range sites {
+		if slices.ContainsFunc(list, func(s facts.Site) bool { return len(s.Nrs) > 0 }) {
+			return true
+		}
+	}
+	return false
+}
+
+// readAll reads the strings that the constants of sites point to. code may be
+// nil when there is none.
+func readAll(code *facts.Object, sites map[uint32][]facts.Site) map[uint32]Names {
 	m := map[uint32]Names{}
 	for fn, list := range sites {
 		var n Names
 		for i := range list {
 			n.Computed = n.Computed || list[i].Unresolved != "" || len(list[i].Params) > 0
-			if err := o.readNames(ctx, list[i].Nrs, &n); err != nil {
-				return nil, err
-			}
+			readNames(code, list[i].Nrs, &n)
 		}
 		slices.Sort(n.Known)
 		n.Known = slices.Compact(n.Known)
 		m[fn] = n
 	}
-	if o.set.cache != nil {
-		if data, err := json.Marshal(m); err == nil {
-			_ = o.set.cache.Put(ctx, k, data)
-		}
-	}
-	return m, nil
+	return m
 }
 
-func (o *Object) readNames(ctx context.Context, addrs []int32, n *Names) error {
-	if len(addrs) == 0 {
-		return nil
-	}
-	code, err := o.Code(ctx)
-	if err != nil {
-		return err
-	}
+func readNames(code *facts.Object, addrs []int32, n *Names) {
 	for _, a := range addrs {
 		if a == 0 {
 			continue // dlopen(NULL): the program itself
@@ -93,5 +118,4 @@ func (o *Object) readNames(ctx context.Context, addrs []int32, n *Names) error {
 		}
 		n.Known = append(n.Known, s)
 	}
-	return nil
 }

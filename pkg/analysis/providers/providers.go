@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/confinehq/confine/pkg/analysis/objects"
 	"github.com/confinehq/confine/pkg/analysis/reach"
 	"github.com/confinehq/confine/pkg/rootfs"
 )
@@ -44,6 +45,14 @@ func New(root rootfs.Root, files Files) *Root {
 
 // Watch lists the functions whose callers decide what is loaded.
 func Watch() []string { return []string{iconvOpen, pamStart, pamStartDir, providerLoad, providerTry} }
+
+// Questions are about the arguments of these functions that name what is loaded.
+func Questions() map[string][]objects.Question {
+	first, second := objects.Question{Arg: 0, Name: true}, objects.Question{Arg: 1, Name: true}
+	return map[string][]objects.Question{
+		iconvOpen: {first, second}, pamStart: {first}, pamStartDir: {first}, providerLoad: {second}, providerTry: {second},
+	}
+}
 
 // Services returns what programs with an environment load.
 func (r *Root) Services(env []string) reach.ServicesFunc {

@@ -1,5 +1,7 @@
 package reach
 
+import "github.com/confinehq/confine/pkg/analysis/objects"
+
 // role is what uses of an import mean beyond that it is reached.
 type role uint8
 
@@ -15,7 +17,22 @@ const (
 	roleProtects      // it makes memory that can be executed
 )
 
-// roleOf is the role of a name. roleWatched is added where services ask for it.
+// Questions are about the arguments of imports that decide what is reached; key:
+// the name of an import.
+func Questions() map[string][]objects.Question {
+	name := []objects.Question{{Arg: 0, Name: true}}
+	second := []objects.Question{{Arg: 1, Name: true}}
+	looksUp := []objects.Question{{Arg: 0}, {Arg: 1, Name: true}}
+	protection := []objects.Question{{Arg: 2}}
+	return map[string][]objects.Question{
+		"syscall": {{Arg: 0}},
+		"dlopen":  name, "__libc_dlopen_mode": name, "dlmopen": second,
+		"dlsym": looksUp, "dlvsym": looksUp,
+		"mmap": protection, "mmap64": protection, "mprotect": protection, "pkey_mprotect": protection,
+	}
+}
+
+// roleOf is the role of a name.
 func roleOf(name string) role {
 	switch name {
 	case "dlopen":

@@ -1,0 +1,43 @@
+package objects
+
+import (
+	"github.com/confinehq/confine/pkg/analysis/facts"
+)
+
+// Question is an argument of a function of another object, about which those
+// who call it will be asked.
+type Question struct {
+	Arg int // counted from 0
+	// Name is set when the argument points to a string.
+	Name bool
+}
+
+// answerAll answers the questions that are likely to be asked while the code is
+// at hand: it takes much memory, and much time to read again.
+func (o *Object) answerAll(code *facts.Object) {
+	f := code.Facts
+	for i := range f.Imports {
+		for _, q := range o.set.questions[f.Imports[i].Name] {
+			imp, l := uint32(i), facts.Argument(f.Machine, q.Arg)
+			sites := importSites(code, imp, l)
+			o.known.keepAnswer(sitesKey(imp, l), sites, true)
+			if q.Name {
+				o.known.keepNames(namesKey(imp, l), readAll(code, sites), true)
+			}
+		}
+	}
+}
+
+// importSites evaluates a location at every call of an import.
+func importSites(code *facts.Object, imp uint32, l facts.Loc) map[uint32][]facts.Site {
+	m := map[uint32][]facts.Site{}
+	f := code.Facts
+	for i := range f.Funcs {
+		for _, use := range f.Funcs[i].Imports {
+			if use.Import == imp && use.Called {
+				m[uint32(i)] = code.ImportCalls(uint32(i), imp, l)
+			}
+		}
+	}
+	return m
+}
