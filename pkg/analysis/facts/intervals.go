@@ -14,7 +14,10 @@ import (
 func (o *Object) intervals() {
 	n := 0
 	o.eachFunc(func(lo, hi uint64) { n++ })
-	fs := make([]Func, 0, n)
+	fs := o.Facts.Funcs[:0] // nothing but their ranges is known yet
+	if n > cap(fs) {
+		fs = make([]Func, 0, n+n/16) // more starts may be found
+	}
 	o.eachFunc(func(lo, hi uint64) { fs = append(fs, Func{Start: lo, End: hi}) })
 	slices.SortFunc(fs, func(a, b Func) int { return cmp.Compare(a.Start, b.Start) })
 	o.Facts.Funcs = fs
@@ -77,7 +80,6 @@ func (o *Object) tailTargets() {
 		}
 	}
 	if again {
-		o.Facts.Funcs = nil
 		o.intervals()
 	}
 }

@@ -126,6 +126,12 @@ func Extract(ctx context.Context, data []byte) (*Object, error) {
 
 // Build is Extract for a file that is parsed already.
 func Build(ctx context.Context, f *object.File) (*Object, error) {
+	return BuildIn(ctx, f, &Scratch{})
+}
+
+// BuildIn is Build in memory that may be used again, once the object is
+// released.
+func BuildIn(ctx context.Context, f *object.File, s *Scratch) (*Object, error) {
 	o := &Object{File: f, Facts: &Facts{
 		Machine: f.Machine, Class: f.Class, Size: int64(len(f.Data)),
 		Interp: f.Interp, Soname: f.Soname, RPath: f.RPath, RunPath: f.RunPath, Needed: f.Needed,
@@ -134,19 +140,19 @@ func Build(ctx context.Context, f *object.File) (*Object, error) {
 	if o.mach = machineOf(f.Machine, f.Class); o.mach == nil {
 		return o, nil
 	}
-	if err := o.build(ctx); err != nil {
+	if err := o.build(ctx, s); err != nil {
 		return nil, err
 	}
 	o.Facts.index()
 	return o, nil
 }
 
-func (o *Object) build(ctx context.Context) error {
+func (o *Object) build(ctx context.Context, s *Scratch) error {
 	f := o.File
 	o.textLo, o.textHi = ^uint64(0), 0
-	for _, s := range f.Segments {
-		if s.Flags&elf.PF_X != 0 && s.FileSize > 0 {
-			o.textLo, o.textHi = min(o.textLo, s.Addr), max(o.textHi, s.Addr+s.FileSize)
+	for _, seg := range f.Segments {
+		if seg.Flags&elf.PF_X != 0 && seg.FileSize > 0 {
+			o.textLo, o.textHi = min(o.textLo, seg.Addr), max(o.textHi, seg.Addr+seg.FileSize)
 		}
 	}
 	if o.textHi <= o.textLo {
@@ -155,9 +161,9 @@ func (o *Object) build(ctx context.Context) error {
 	if o.textHi-o.textLo > object.MaxSize {
 		return fmt.Errorf("%w: executable segments lie too far apart", object.ErrMalformed)
 	}
-	o.bound = make(bitset, (o.textHi-o.textLo)>>6+1)
-	o.targets, o.starts = make(bitset, len(o.bound)), make(bitset, len(o.bound))
-	o.refs = make([]ref, 0, (o.textHi-o.textLo)/bytesPerRef)
+	words := int((o.textHi-o.textLo)>>6 + 1)
+	o.bound, o.targets, o.starts = s.bitset(0, words), s.bitset(1, words), s.bitset(2, words)
+	o.refs = s.references(int((o.textHi - o.textLo) / bytesPerRef))
 	o.relocAt = make(map[uint64]int, len(f.Relocs))
 	for i := range f.Relocs {
 		o.relocAt[f.Relocs[i].Addr] = i
@@ -187,7 +193,6 @@ func (o *Object) build(ctx context.Context) error {
 	o.intervals()
 	o.tailTargets()
 	if o.relativeTables() {
-		o.Facts.Funcs = nil
 		o.intervals()
 	}
 	o.regions()
@@ -386,8 +391,12 @@ func (o *Object) startsAt(a uint64) bool {
 	return a >= o.textLo && a < o.textHi && o.starts.has(a-o.textLo)
 }
 
-// bytesPerRef is about how much code has one reference.
-const bytesPerRef = 9
+const (
+	// bytesPerRef is about how much code has one reference.
+	bytesPerRef = 13
+	// refSize is the size of a reference, in bytes.
+	refSize = 16
+)
 
 // instruction notes where one instruction leads.
 func (o *Object) instruction(at, next uint64, in *x86.Inst, nonPIE bool) {

@@ -83,33 +83,39 @@ func (s *state) mergeStack(t *state, join func(v, w val) val) bool {
 	if len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) {
 		return false
 	}
-	changed, same := false, true
-	out := make([]slot, 0, max(len(a), len(b)))
+	changed := false
+	var out []slot // nil as long as nothing differs from what s has
+	add := func(n slot, differs bool) {
+		if differs && out == nil {
+			out = append(make([]slot, 0, max(len(s.stack.list), len(t.stack.list))), s.stack.list[:len(s.stack.list)-len(a)]...)
+		}
+		if out != nil {
+			out = append(out, n)
+		}
+	}
 	for len(a) > 0 || len(b) > 0 {
 		switch {
 		case len(b) == 0 || len(a) > 0 && a[0].off < b[0].off:
 			n := a[0]
-			if n.v = join(n.v, t.unwritten(n.off)); !n.v.equal(a[0].v) {
-				changed = true
-			}
-			out, a = append(out, n), a[1:]
+			n.v = join(n.v, t.unwritten(n.off))
+			differs := !n.v.equal(a[0].v)
+			add(n, differs)
+			a, changed = a[1:], changed || differs
 		case len(a) == 0 || b[0].off < a[0].off:
 			n := b[0]
 			u := s.unwritten(n.off)
-			if n.v = join(u, n.v); !n.v.equal(u) || n.narrow {
-				changed = true
-			}
-			out, b, same = append(out, n), b[1:], false
+			n.v = join(u, n.v)
+			add(n, true)
+			b, changed = b[1:], changed || !n.v.equal(u) || n.narrow
 		default:
 			n := a[0]
 			n.v, n.narrow = join(n.v, b[0].v), n.narrow || b[0].narrow
-			if !n.v.equal(a[0].v) || n.narrow != a[0].narrow {
-				changed = true
-			}
-			out, a, b = append(out, n), a[1:], b[1:]
+			differs := !n.v.equal(a[0].v) || n.narrow != a[0].narrow
+			add(n, differs)
+			a, b, changed = a[1:], b[1:], changed || differs
 		}
 	}
-	if changed || !same {
+	if out != nil {
 		s.stack = stack{list: out}
 	}
 	return changed

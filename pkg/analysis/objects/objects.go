@@ -62,7 +62,7 @@ func (o *Object) Code(ctx context.Context) (*facts.Object, error) {
 	if o.code != nil {
 		return o.code, nil
 	}
-	f, err := o.set.parse(ctx, o.Path)
+	f, err := o.set.parse(ctx, o.Path, &facts.Scratch{})
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +87,7 @@ type Set struct {
 
 	mu          sync.Mutex
 	byPath      map[string]*entry // key: canonical path
+	free        []*facts.Scratch  // of objects that are done
 	done, total int
 }
 
@@ -172,7 +173,8 @@ func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
 	if err := s.slots.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	file, err := s.parse(ctx, e.Path)
+	scratch := s.scratch()
+	file, err := s.parse(ctx, e.Path, scratch)
 	if err != nil {
 		s.slots.Release(1)
 		return nil, err
@@ -182,7 +184,7 @@ func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
 		RunPath: file.RunPath, Needed: file.Needed, NoDefLib: file.Flags1&facts.FlagNoDefLib != 0,
 	}
 	s.count(0, 1)
-	s.wait.Go(func() { s.extract(ctx, o, file) })
+	s.wait.Go(func() { s.extract(ctx, o, file, scratch) })
 	return o, nil
 }
 
@@ -203,12 +205,13 @@ func (s *Set) magic(ctx context.Context, path string) error {
 	return nil
 }
 
-// extract finds the facts of an object and releases its slot.
-func (s *Set) extract(ctx context.Context, o *Object, file *object.File) {
+// extract finds the facts of an object, in memory that it then leaves to the
+// next one, and releases its slot.
+func (s *Set) extract(ctx context.Context, o *Object, file *object.File, scratch *facts.Scratch) {
 	defer close(o.done)
 	defer s.count(1, 0)
 	defer s.slots.Release(1)
-	code, err := facts.Build(ctx, file)
+	code, err := facts.BuildIn(ctx, file, scratch)
 	if err != nil {
 		o.err = fmt.Errorf("analyse %s: %w", o.Path, err)
 		return
@@ -219,6 +222,24 @@ func (s *Set) extract(ctx context.Context, o *Object, file *object.File) {
 		// An answer that can't be kept is an answer all the same.
 		_ = s.cache.Put(ctx, key(o.SHA256), facts.Encode(code.Facts))
 	}
+	scratch.Release(code)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free = append(s.free, scratch)
+}
+
+// scratch returns memory for one object: what another one has left, if there is
+// some.
+func (s *Set) scratch() *facts.Scratch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.free)
+	if n == 0 {
+		return &facts.Scratch{}
+	}
+	last := s.free[n-1]
+	s.free = s.free[:n-1]
+	return last
 }
 
 // cached returns the encoded facts of an object, nil when there are none.
@@ -246,8 +267,9 @@ func (s *Set) decode(ctx context.Context, o *Object, data []byte) {
 	}
 	if err = s.slots.Acquire(ctx, 1); err == nil {
 		var file *object.File
-		if file, err = s.parse(ctx, o.Path); err == nil {
-			s.extract(ctx, o, file)
+		scratch := s.scratch()
+		if file, err = s.parse(ctx, o.Path, scratch); err == nil {
+			s.extract(ctx, o, file, scratch)
 			return
 		}
 		s.slots.Release(1)
@@ -259,7 +281,8 @@ func (s *Set) decode(ctx context.Context, o *Object, data []byte) {
 
 func key(sum string) string { return fmt.Sprintf("%s.f%d", sum, facts.Version) }
 
-func (s *Set) parse(ctx context.Context, path string) (*object.File, error) {
+// parse reads an object into memory of scratch.
+func (s *Set) parse(ctx context.Context, path string, scratch *facts.Scratch) (*object.File, error) {
 	f, err := s.root.Open(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
@@ -268,7 +291,7 @@ func (s *Set) parse(ctx context.Context, path string) (*object.File, error) {
 	if f.Size() > object.MaxSize {
 		return nil, fmt.Errorf("read %s: %w: %d bytes, the limit is %d", path, object.ErrTooLarge, f.Size(), object.MaxSize)
 	}
-	data := make([]byte, f.Size())
+	data := scratch.Data(int(f.Size()))
 	if n, err := f.ReadAt(data, 0); err != nil && (!errors.Is(err, io.EOF) || n < len(data)) {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
