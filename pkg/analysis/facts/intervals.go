@@ -21,6 +21,26 @@ func (o *Object) intervals() {
 	o.eachFunc(func(lo, hi uint64) { fs = append(fs, Func{Start: lo, End: hi}) })
 	slices.SortFunc(fs, func(a, b Func) int { return cmp.Compare(a.Start, b.Start) })
 	o.Facts.Funcs = fs
+	o.indexFuncs()
+}
+
+// funcBlock is how many bytes of code share an entry of Object.funcIndex; a
+// power of 2.
+const funcBlock = 256
+
+// indexFuncs notes, for each block of code, the first function that ends in it
+// or behind it.
+func (o *Object) indexFuncs() {
+	fs := o.Facts.Funcs
+	n := int((o.textHi-o.textLo)/funcBlock) + 1
+	o.funcIndex = slices.Grow(o.funcIndex[:0], n)[:n]
+	f := 0
+	for i := range o.funcIndex {
+		for f < len(fs) && fs[f].End <= o.textLo+uint64(i)*funcBlock {
+			f++
+		}
+		o.funcIndex[i] = uint32(f)
+	}
 }
 
 // eachFunc calls f with the range of each function.
@@ -101,8 +121,14 @@ func (o *Object) fde(a uint64) (object.FDE, bool) {
 
 // FuncAt returns the index of the function that holds addr, -1 when none.
 func (o *Object) FuncAt(addr uint64) int {
+	if addr < o.textLo || addr >= o.textHi || len(o.funcIndex) == 0 {
+		return -1
+	}
 	fs := o.Facts.Funcs
-	i := sort.Search(len(fs), func(i int) bool { return fs[i].End > addr })
+	i := int(o.funcIndex[(addr-o.textLo)/funcBlock])
+	for i < len(fs) && fs[i].End <= addr {
+		i++
+	}
 	if i < len(fs) && fs[i].Start <= addr {
 		return i
 	}

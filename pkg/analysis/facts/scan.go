@@ -58,36 +58,38 @@ type Object struct {
 	File  *object.File
 	Facts *Facts
 
-	mach    machine
-	bound   bitset // instruction boundaries, by address - textLo
-	textLo  uint64
-	textHi  uint64
-	refs    []ref // by off
-	sites   []rawSite
-	indir   []uint64 // addresses of computed jumps (not calls)
-	icalls  []uint64
-	wides   []wideImm           // 64-bit immediates, until they are looked at
-	named   []uint64            // addresses that code or data names, sorted
-	tabled  map[uint64][]entry  // addresses of data to where the words of a table there lead
-	objects map[uint64][]uint64 // addresses of data to those to which the words of a table there lead
-	targets bitset              // known targets, by address - textLo: where code is entered
-	starts  bitset              // those of them at which a function begins
-	relocAt map[uint64]int      // address of a slot to its index in File.Relocs
-	imports map[int32]uint32    // index of a dynamic symbol to that of an import
-	strIdx  map[string]uint32
-	entries map[uint32][]uint64 // function index to entries that aren't its start
-	tables  map[uint32][]uint64 // function index to targets of its jump tables inside of it
-	callers map[uint32][]uint32 // function index to functions with an EdgeCall to it
-	returns map[uint64]bool     // function starts to whether they can return
-	probed  map[uint64]bool     // addresses in gaps to whether they hold data
-	pointed []uint64            // addresses of data that lie in data, sorted; nil until asked
-	asked   map[atom]struct{}   // variables that the present question went through
-	shallow bool                // whether values of variables don't matter
-	budget  int                 // instructions that may still be interpreted
-	refd    map[uint32]bool     // functions that more than direct calls can enter
-	held    map[uint64]struct{} // addresses inside of functions that something keeps
-	twice   map[uint64]bool     // functions to whether they return twice; key: as of nameAt
-	via     map[viaSite]passedState
+	mach   machine
+	bound  bitset // instruction boundaries, by address - textLo
+	textLo uint64
+	textHi uint64
+	refs   []ref // by off
+	// funcIndex finds functions by address.
+	funcIndex []uint32
+	sites     []rawSite
+	indir     []uint64 // addresses of computed jumps (not calls)
+	icalls    []uint64
+	wides     []wideImm           // 64-bit immediates, until they are looked at
+	named     []uint64            // addresses that code or data names, sorted
+	tabled    map[uint64][]entry  // addresses of data to where the words of a table there lead
+	objects   map[uint64][]uint64 // addresses of data to those to which the words of a table there lead
+	targets   bitset              // known targets, by address - textLo: where code is entered
+	starts    bitset              // those of them at which a function begins
+	relocAt   map[uint64]int      // address of a slot to its index in File.Relocs
+	imports   map[int32]uint32    // index of a dynamic symbol to that of an import
+	strIdx    map[string]uint32
+	entries   map[uint32][]uint64 // function index to entries that aren't its start
+	tables    map[uint32][]uint64 // function index to targets of its jump tables inside of it
+	callers   map[uint32][]uint32 // function index to functions with an EdgeCall to it
+	returns   map[uint64]bool     // function starts to whether they can return
+	probed    map[uint64]bool     // addresses in gaps to whether they hold data
+	pointed   []uint64            // addresses of data that lie in data, sorted; nil until asked
+	asked     map[atom]struct{}   // variables that the present question went through
+	shallow   bool                // whether values of variables don't matter
+	budget    int                 // instructions that may still be interpreted
+	refd      map[uint32]bool     // functions that more than direct calls can enter
+	held      map[uint64]struct{} // addresses inside of functions that something keeps
+	twice     map[uint64]bool     // functions to whether they return twice; key: as of nameAt
+	via       map[viaSite]passedState
 	// branchTables holds the tables that computed jumps go through, where they
 	// are found by following addresses; key: address of the jump.
 	branchTables map[uint64][]branchTable

@@ -1,6 +1,9 @@
 package objects
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/confinehq/confine/pkg/analysis/facts"
 )
 
@@ -16,10 +19,29 @@ type Question struct {
 // at hand: it takes much memory, and much time to read again.
 func (o *Object) answerAll(code *facts.Object) {
 	f := code.Facts
+	users := map[uint32][]uint32{} // imports that are asked about, to the functions that call them
 	for i := range f.Imports {
-		for _, q := range o.set.questions[f.Imports[i].Name] {
-			imp, l := uint32(i), facts.Argument(f.Machine, q.Arg)
-			sites := importSites(code, imp, l)
+		if len(o.set.questions[f.Imports[i].Name]) > 0 {
+			users[uint32(i)] = nil
+		}
+	}
+	if len(users) == 0 {
+		return
+	}
+	for i := range f.Funcs {
+		for _, use := range f.Funcs[i].Imports {
+			if list, ok := users[use.Import]; ok && use.Called {
+				users[use.Import] = append(list, uint32(i))
+			}
+		}
+	}
+	for _, imp := range slices.Sorted(maps.Keys(users)) {
+		for _, q := range o.set.questions[f.Imports[imp].Name] {
+			l := facts.Argument(f.Machine, q.Arg)
+			sites := map[uint32][]facts.Site{}
+			for _, fn := range users[imp] {
+				sites[fn] = code.ImportCalls(fn, imp, l)
+			}
 			o.known.keepAnswer(sitesKey(imp, l), sites, true)
 			if q.Name {
 				o.known.keepNames(namesKey(imp, l), readAll(code, sites), true)
