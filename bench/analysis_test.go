@@ -87,6 +87,9 @@ func closure(b *testing.B, program string, have int) {
 		req.Options.Cache = nil
 	case decoded:
 		req.Options.Memory = analysis.NewMemory(128 << 20)
+		if _, err := analysis.Analyze(b.Context(), req); err != nil {
+			b.Fatal(err)
+		}
 	}
 	var bytes, kept int64
 	for _, o := range result.Objects {
