@@ -22,6 +22,14 @@ type analysisDocument struct {
 	Notes      []issueDocument `json:"notes"`
 	// Surplus is there only when it was asked for.
 	Surplus []surplusDocument `json:"surplus,omitempty"`
+	// Pointers is, too.
+	Pointers []pointersDocument `json:"pointers,omitempty"`
+}
+
+type pointersDocument struct {
+	Program string   `json:"program"`
+	Count   int      `json:"count"`
+	Calls   []string `json:"calls"`
 }
 
 type surplusDocument struct {
@@ -106,6 +114,9 @@ func analysisDocumentOf(r *analysis.Result) analysisDocument {
 	for _, k := range r.Surplus {
 		d.Surplus = append(d.Surplus, surplusDocument{k.Program, frameDocument(k.Frame), k.Calls, frameDocuments(k.Chain)})
 	}
+	for _, p := range r.Pointers {
+		d.Pointers = append(d.Pointers, pointersDocument(p))
+	}
 	return d
 }
 
@@ -157,6 +168,23 @@ func writeSurplus(o *term.Output, list []analysis.Surplus) error {
 	return term.Table(o, rows)
 }
 
+// writePointers tells how many pointers in data the calls of each program need.
+func writePointers(o *term.Output, list []analysis.Pointers) error {
+	if len(list) == 0 {
+		return nil
+	}
+	rows := [][]string{{"POINTERS", "CALLS", "OF", "THAT NEED SO MANY IN DATA"}}
+	for _, p := range list {
+		calls := "no finer view of data can remove them"
+		if p.Count > 0 {
+			calls = strings.Join(p.Calls, " ")
+		}
+		rows = append(rows, []string{fmt.Sprint(p.Count), fmt.Sprint(len(p.Calls)), p.Program, o.Styles.Dim.Render(calls)})
+	}
+	fmt.Fprintln(o)
+	return term.Table(o, rows)
+}
+
 func analysisIssue(i analysis.Issue) string {
 	if i.Object == "" {
 		return i.Detail
@@ -179,6 +207,9 @@ func writeAnalysis(o *term.Output, r *analysis.Result) error {
 		return err
 	}
 	if err := writeSurplus(o, r.Surplus); err != nil {
+		return err
+	}
+	if err := writePointers(o, r.Pointers); err != nil {
 		return err
 	}
 	s := summary{o: o, width: o.Width()}

@@ -295,11 +295,26 @@ func (a *analysis) merge(p Program, o *objects.Object, r *reach.Result) {
 		}
 		a.result.Surplus = append(a.result.Surplus, rank)
 	}
+	a.pointers(o.Path, r.Pointers)
 	for _, i := range r.Issues {
 		if p.Unwatched && i.Kind == "computed-dlopen" {
 			i.Watched = false
 		}
 		a.issue(i)
+	}
+}
+
+// pointers groups the calls of a program by the pointers that they need.
+func (a *analysis) pointers(program string, calls map[int32]int) {
+	groups := map[int][]string{}
+	for nr, n := range calls {
+		if name, ok := syscalls.Name(a.arch, int(nr)); ok {
+			groups[n] = append(groups[n], name)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(groups)) {
+		slices.Sort(groups[n])
+		a.result.Pointers = append(a.result.Pointers, Pointers{program, n, groups[n]})
 	}
 }
 

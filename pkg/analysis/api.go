@@ -74,7 +74,7 @@ type Options struct {
 	Progress func(done, total int)
 	// NoArgs leaves conditions on arguments out.
 	NoArgs bool
-	// Surplus asks for Result.Surplus, which costs time.
+	// Surplus asks for Result.Surplus and Result.Pointers, which cost time.
 	Surplus bool
 	// Explain asks for Result.Explanation.
 	Explain bool
@@ -168,6 +168,9 @@ type Result struct {
 	// Surplus ranks what brings in the most calls, when Options.Surplus asks
 	// for it.
 	Surplus []Surplus
+	// Pointers groups the calls of each program by the pointers in data that
+	// they need, when Options.Surplus asks for it.
+	Pointers []Pointers
 	// Explanation is there when Options.Explain asks for it.
 	Explanation *Explanation
 }
@@ -182,6 +185,16 @@ type Surplus struct {
 	Calls []string
 	// Chain leads from an entry point to it.
 	Chain []Frame
+}
+
+// Pointers are the calls of a program whose chain with the fewest pointers to
+// functions in data has Count of them. Those that need none are reached by code
+// alone: no finer view of data can remove them.
+type Pointers struct {
+	Program string
+	Count   int
+	// Calls are names, sorted.
+	Calls []string
 }
 
 // Object is one ELF file that was analysed.

@@ -43,6 +43,7 @@ import (
 //	incomplete: KIND...      all kinds of what is missing; "any" is not to ask
 //	notes: KIND...           kinds that are among the notes
 //	compat: yes              32-bit code is reachable
+//	pointers: CALL N         how many pointers in data the call needs
 //	chain: CALL STEPS        the end of the call's shortest chain: "EDGE NAME, ..."
 //	run: ARGS                it may be run under strace; $OUT as above
 //	run32: ARGS              the same for a 32-bit program
@@ -90,7 +91,7 @@ func (c *testCase) id() string { return strings.TrimSuffix(c.name+"/"+c.variant,
 
 var keys = []string{
 	"needs", "variant", "build", "program", "env", "load", "follow", "must", "never", "args", "objects", "no-objects",
-	"incomplete", "notes", "compat", "chain", "run", "skip-known", "on-unresolved", "error", "run32",
+	"incomplete", "notes", "compat", "pointers", "chain", "run", "skip-known", "on-unresolved", "error", "run32",
 }
 
 func readCases(t *testing.T) []*testCase {
@@ -294,7 +295,7 @@ func (c *testCase) analyze(t *testing.T, w *world, check *checker) *analysis.Res
 	t.Helper()
 	o := analysis.Options{
 		NoFollow: c.one("follow") != "yes", Cache: &w.cache, Parallel: 1,
-		OnUnresolved: analysis.Unresolved(c.one("on-unresolved")),
+		OnUnresolved: analysis.Unresolved(c.one("on-unresolved")), Surplus: len(c.all("pointers")) > 0,
 	}
 	check.watch(&o)
 	p := analysis.Program{Path: c.out() + "/prog"}
@@ -362,6 +363,13 @@ func (c *testCase) verify(r *analysis.Result) error {
 		name, want, _ := strings.Cut(text, " ")
 		if got := describeArgs(r, calls, name); !slices.Equal(got, strings.Fields(want)) {
 			wrong("argument %s can be %v, want %v", name, got, strings.Fields(want))
+		}
+	}
+	for _, text := range c.all("pointers") {
+		name, want, _ := strings.Cut(text, " ")
+		i := slices.IndexFunc(r.Pointers, func(p analysis.Pointers) bool { return slices.Contains(p.Calls, name) })
+		if i < 0 || fmt.Sprint(r.Pointers[i].Count) != want {
+			wrong("%s doesn't need %s pointers: %+v", name, want, r.Pointers)
 		}
 	}
 	if want := c.one("incomplete"); want != "any" {

@@ -76,6 +76,7 @@ func subsets(mask uint64) val {
 func (it *interp) step(s *state, in *x86.Inst, next uint64) {
 	if in.Vector || in.Map == x86.Map0F38 || in.Map == x86.Map0F3A {
 		it.clobber(s, in, next)
+		it.clobberThird(s, in)
 		s.dropVectors(in)
 		return
 	}
@@ -420,6 +421,19 @@ func (it *interp) clobber(s *state, in *x86.Inst, next uint64) {
 	}
 	if in.Reg != x86.RSP {
 		s.regs[in.Reg] = top
+	}
+}
+
+// clobberThird forgets every register where an instruction may write one that
+// is encoded apart from the others (VEX.vvvv: BLSR and its like, MULX).
+func (it *interp) clobberThird(s *state, in *x86.Inst) {
+	if !in.Vector || in.Map <= x86.Map0F3A && (in.Map != x86.Map0F38 || in.Op != 0xf3 && in.Op != 0xf6) {
+		return
+	}
+	for r := range s.regs {
+		if r != x86.RSP {
+			s.regs[r] = top
+		}
 	}
 }
 

@@ -100,6 +100,9 @@ type Result struct {
 	Configured Configured
 	// Surplus ranks what brings in the most calls, when it was asked for.
 	Surplus []Rank
+	// Pointers is, of each native call, the number of pointers in data that the
+	// chain with the fewest goes through, when Surplus was asked for; key: number.
+	Pointers map[int32]int
 }
 
 // node is a function or a region of a member.
@@ -212,7 +215,7 @@ type Options struct {
 	Watch    []string
 	// NoConfigured leaves those out, and says so.
 	NoConfigured bool
-	// Surplus asks for Result.Surplus.
+	// Surplus asks for Result.Surplus and Result.Pointers.
 	Surplus bool
 	// Arch is the table of the calls.
 	Arch syscalls.Arch
@@ -260,6 +263,7 @@ func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	g.arguments(o.Arch)
 	if o.Surplus {
 		g.res.Surplus = g.surplus(g.res.Trail)
+		g.res.Pointers = g.pointers(g.res.Trail)
 	}
 	return g.res, ctx.Err()
 }
