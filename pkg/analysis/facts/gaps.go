@@ -94,6 +94,12 @@ func (o *Object) dropUnentered() {
 		}
 		it := o.interpreter(uint32(fi), addrs)
 		it.start(uint32(fi))
+		for k := o.firstRef(fn.Start); k < len(o.refs) && o.at(&o.refs[k]) < fn.End; k++ {
+			// A label whose address the function itself takes.
+			if r := &o.refs[k]; (r.kind == refAddr || r.kind == refImm) && r.to > fn.Start && r.to < fn.End && o.bound.has(r.to-o.textLo) {
+				it.flow(r.to, entryState(o.mach.abi()))
+			}
+		}
 		it.run()
 		if it.failed {
 			continue

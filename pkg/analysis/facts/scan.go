@@ -180,6 +180,9 @@ func (o *Object) build(ctx context.Context, s *Scratch) error {
 		return err
 	}
 	o.sortRefs()
+	if err := o.decodeHeld(ctx); err != nil {
+		return err
+	}
 	if len(o.wides) > 0 {
 		o.largeModel()
 		if err := o.decodeTargets(ctx); err != nil {
