@@ -323,7 +323,7 @@ func (c *Client) ask(ctx context.Context, what string, call func(context.Context
 	limited, cancel := context.WithTimeout(ctx, c.answer)
 	defer cancel()
 	err := call(limited)
-	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+	if err != nil && over(limited) && !over(ctx) {
 		c.hang(what)
 		<-c.done
 	}
@@ -331,6 +331,13 @@ func (c *Client) ask(ctx context.Context, what string, call func(context.Context
 		return c.wrap(what, err)
 	}
 	return nil
+}
+
+// over reports whether a context has ended, or is about to: calls look at its
+// deadline by themselves, and may return a moment before it knows.
+func over(ctx context.Context) bool {
+	end, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(end)
 }
 
 // Describe returns what the monitor can see on this host; its error says why
