@@ -46,8 +46,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceBT(t *testing.T) {
-	// bpftrace's tells of an execution before it has happened.
-	monitortest.Run(t, monitortest.Config{Path: plugin, LateNames: true, Options: map[string]string{"tool": need(t, "execsnoop.bt")}})
+	monitortest.Run(t, monitortest.Config{Path: plugin, Options: map[string]string{"tool": need(t, "execsnoop.bt")}})
 }
 
 // bcc's execsnoop compiles a program for kprobes with the kernel's headers, which

@@ -58,7 +58,7 @@ func (s *suite) script(t *testing.T) {
 	b := newBox(t, nil, script)
 	r := s.watch(t, s.start(t), b.scope())
 	b.letGo()
-	if e := r.exec(interp); e.GetFilename() != script && !(s.cfg.LateNames && e.GetFilename() == interp) {
+	if e := r.exec(interp); e.GetFilename() != script {
 		t.Errorf("filename %q, want the script %q", e.GetFilename(), script)
 	}
 	b.end()

@@ -39,10 +39,6 @@ type Config struct {
 	// Capture is a trace for a monitor that replays those (its capability
 	// replay): what happens on this machine isn't asked for then.
 	Capture string
-	// LateNames is true for a monitor that looks at processes after its tool has
-	// told of them, and may take the interpreter of a script for what was asked
-	// for.
-	LateNames bool
 }
 
 // Run checks a monitor; what it claims decides about the subtests that run. A

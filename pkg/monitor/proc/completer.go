@@ -218,8 +218,8 @@ func (c *Completer) running(x Execution, p *Process, image File) {
 		return
 	case err != nil:
 		// The file that runs is known, and its arguments tell a script.
-		if x.Comm != "" {
-			c.script(e, p, x.Comm, image)
+		if args, err := p.Args(); err == nil && x.Comm != "" {
+			c.script(e, p, x.Comm, image, args)
 		}
 	case sameFile(asked.File, image):
 		e.Path = image.Path
@@ -780,16 +780,11 @@ func (c *Completer) lookFor(l *look) {
 		return
 	}
 	defer p.Close()
-	args, err := p.Args()
-	if err == nil {
-		var image File
-		if image, err = p.Image(); err == nil {
-			if x.Args == "" && !sameFile(image, l.before) || x.Args != "" && c.isFrom(x, p, args) {
-				c.unexpect(l)
-				c.happened(x, p, image)
-				return
-			}
-		}
+	image, args, err := imageAndArgs(p)
+	if err == nil && (x.Args == "" && !sameFile(image, l.before) || x.Args != "" && c.isFrom(x, p, args, image)) {
+		c.unexpect(l)
+		c.happened(x, p, image, args)
+		return
 	}
 	if err != nil {
 		c.unexpect(l)
@@ -801,8 +796,8 @@ func (c *Completer) lookFor(l *look) {
 		c.unexpect(l) // it failed, or the program has changed its arguments
 		// Without arguments nobody knows whether it had happened by the first
 		// look: told twice is better than not at all.
-		if image, err := p.Image(); err == nil && (x.Args == "" || !sameFile(image, l.before)) {
-			c.happened(x, p, image)
+		if x.Args == "" || !sameFile(image, l.before) {
+			c.happened(x, p, image, args)
 		}
 		return
 	}
@@ -820,8 +815,9 @@ func (c *Completer) unexpect(l *look) {
 // isFrom reports whether a process with an argument vector was started by an
 // execution of which a tool told how the vector begins. The kernel puts the
 // interpreter of a script, its argument and the script's path in the place of
-// the first argument.
-func (c *Completer) isFrom(x Execution, p *Process, args []string) bool {
+// the first argument; a program that is about to execute the script may have
+// the path among its arguments, too.
+func (c *Completer) isFrom(x Execution, p *Process, args []string, image File) bool {
 	if len(args) == 0 {
 		return false
 	}
@@ -831,14 +827,64 @@ func (c *Completer) isFrom(x Execution, p *Process, args []string) bool {
 	_, rest, _ := strings.Cut(x.Args, " ")
 	for i := 1; i < len(args) && i <= 2*scriptDepth; i++ {
 		if path.Base(args[i]) == path.Base(x.Name) && strings.HasPrefix(strings.Join(args[i+1:], " "), rest) {
-			return true
+			if s, err := c.scriptAt(p, args[i]); err != nil || s.runs(image) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
+// imageAndArgs reads what a process runs and its argument vector, which belong
+// together: it may execute something in between. The vector is empty while an
+// execution makes it.
+func imageAndArgs(p *Process) (image File, args []string, err error) {
+	for range 3 {
+		if image, err = p.Image(); err != nil {
+			return image, nil, err
+		}
+		if args, err = p.Args(); err != nil {
+			return image, nil, err
+		}
+		after, err := p.Image()
+		if err != nil || sameFile(after, image) {
+			return image, args, err
+		}
+	}
+	return image, nil, nil
+}
+
+// aScript is a file that a process was started for.
+type aScript struct {
+	path        string
+	between     []string // scripts that interpret it
+	interpreter string   // as it stands there; "" for a program
+	last        Found    // what runs
+}
+
+// scriptAt looks at the file that a process names.
+func (c *Completer) scriptAt(p *Process, name string) (s aScript, err error) {
+	if c.root == nil {
+		return s, errors.New("no root")
+	}
+	cwd, err := p.Cwd()
+	if err != nil {
+		return s, err
+	}
+	f, err := c.root.Resolve(cwd, name)
+	if err != nil {
+		return s, err
+	}
+	s.path = f.Path
+	s.between, s.interpreter, s.last, err = c.root.Chain(f)
+	return s, err
+}
+
+// runs reports whether it is a script that an image interprets.
+func (s *aScript) runs(image File) bool { return s.interpreter != "" && sameFile(s.last.File, image) }
+
 // happened reports an expected execution.
-func (c *Completer) happened(x Execution, p *Process, image File) {
+func (c *Completer) happened(x Execution, p *Process, image File, args []string) {
 	e := &confinev1.Exec{
 		Time: now(), Pid: x.PID, Ppid: x.PPID, Path: image.Path, Filename: image.Path, File: image.ID,
 	}
@@ -848,32 +894,19 @@ func (c *Completer) happened(x Execution, p *Process, image File) {
 	if parent, err := p.Parent(); err == nil && e.Ppid == 0 {
 		e.Ppid = parent
 	}
-	c.script(e, p, path.Base(x.Name), image)
+	c.script(e, p, path.Base(x.Name), image, args)
 	c.report(e)
 }
 
 // script finds the script that a process with an interpreter's image was
 // started for, by its name and the argument vector that the kernel made.
-func (c *Completer) script(e *confinev1.Exec, p *Process, name string, image File) {
-	args, err := p.Args()
-	if err != nil || c.root == nil {
-		return
-	}
-	cwd, err := p.Cwd()
-	if err != nil {
-		return
-	}
+func (c *Completer) script(e *confinev1.Exec, p *Process, name string, image File, args []string) {
 	for i := 1; i < len(args) && i <= 2*scriptDepth; i++ {
 		if !strings.HasPrefix(path.Base(args[i]), name) {
 			continue
 		}
-		f, err := c.root.Resolve(cwd, args[i])
-		if err != nil {
-			continue
-		}
-		between, interpreter, last, err := c.root.Chain(f)
-		if err == nil && interpreter != "" && sameFile(last.File, image) {
-			e.Filename, e.Interpreter, e.Nested = f.Path, interpreter, between
+		if s, err := c.scriptAt(p, args[i]); err == nil && s.runs(image) {
+			e.Filename, e.Interpreter, e.Nested = s.path, s.interpreter, s.between
 			return
 		}
 	}
