@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -36,6 +37,7 @@ func accuracy(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("accuracy", flag.ExitOnError)
 	only := flags.String("run", "", "run the programs whose name matches this expression")
 	format := flags.String("o", "table", "table or json")
+	cover := flags.Bool("coverage", false, "hold every block of instructions and every call that is executed under qemu-user against the analysis")
 	noInstall := flags.Bool("no-install", false, "leave out programs whose packages aren't installed")
 	_ = flags.Parse(args)
 	match, err := regexp.Compile(*only)
@@ -52,16 +54,17 @@ func accuracy(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	r := &runner{src: src, install: !*noInstall}
+	list = slices.DeleteFunc(list, func(p program) bool { return !match.MatchString(p.name) })
+	if *cover {
+		return r.coverage(ctx, list, out, *format)
+	}
 	rep := report{LeftOut: map[string]string{}}
 	seen := trace{}
 	first := map[string]program{} // key: image
 	var order []string
 	for _, p := range list {
-		if !match.MatchString(p.name) {
-			continue
-		}
 		fmt.Fprintf(os.Stderr, "running %s\n", p.name)
-		t, err := r.run(ctx, p)
+		t, err := r.trace(ctx, p)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -72,56 +72,73 @@ func (r *runner) packages(ctx context.Context, names []string) error {
 	return nil
 }
 
-// run runs one program and returns what it did.
-func (r *runner) run(ctx context.Context, p program) (trace, error) {
+// run makes a program's folder and sets it up, and calls watch, which is to run
+// it there. logs is another folder: a program may do as it likes with its own.
+func (r *runner) run(ctx context.Context, p program, watch func(dir, logs string) error) error {
 	if err := r.packages(ctx, p.packages); err != nil {
-		return nil, err
+		return err
 	}
 	for _, n := range p.needs {
 		if _, err := exec.LookPath(n); err != nil {
-			return nil, fmt.Errorf("%w: there is no %s", errLeftOut, n)
+			return fmt.Errorf("%w: there is no %s", errLeftOut, n)
 		}
 	}
 	dir, err := os.MkdirTemp("", "accuracy-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
+		return err
 	}
 	for _, line := range p.setup {
 		c, cancel := context.WithTimeout(ctx, 5*time.Minute)
 		err := r.command(c, dir, line)
 		cancel()
 		if err != nil {
-			return nil, fmt.Errorf("%w: setup: %w", errLeftOut, err)
+			return fmt.Errorf("%w: setup: %w", errLeftOut, err)
 		}
 	}
-	logs, err := os.MkdirTemp("", "accuracy-log-") // the program may do as it likes with its own folder
+	logs, err := os.MkdirTemp("", "accuracy-log-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(logs)
-	log := filepath.Join(logs, "strace.log")
-	if err := r.traced(ctx, dir, log, p); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(log)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	t, _, err := readTrace(f, dir)
+	return watch(dir, logs)
+}
+
+// trace runs a program under strace and returns what it did.
+func (r *runner) trace(ctx context.Context, p program) (t trace, err error) {
+	err = r.run(ctx, p, func(dir, logs string) error {
+		log := filepath.Join(logs, "strace.log")
+		w := watcher{command: []string{"strace", "-f", "-y", "-qq", "-X", "raw", "--pidns-translation", "-s", "0", "-o", log, "sh"}, start: 2 * time.Second, end: end}
+		if err := r.watched(ctx, dir, p, w); err != nil {
+			return err
+		}
+		f, err := os.Open(log)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		t, _, err = readTrace(f, dir)
+		return err
+	})
 	return t, err
 }
 
-// traced runs a program under strace until it has ended, or its load has and
-// then the limit.
-func (r *runner) traced(ctx context.Context, dir, log string, p program) error {
-	ctx, cancel := context.WithTimeout(ctx, p.limit+30*time.Second)
+// watcher is what a program runs under.
+type watcher struct {
+	command []string      // with the shell that is to execute the program
+	start   time.Duration // that daemons need until they listen
+	// end signals all processes of the program; pid is that of the command.
+	end func(pid int, sig syscall.Signal)
+}
+
+// watched runs a program until it has ended, or its load has and then the limit.
+func (r *runner) watched(ctx context.Context, dir string, p program, w watcher) error {
+	ctx, cancel := context.WithTimeout(ctx, p.limit+w.start+30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "strace", "-f", "-y", "-qq", "-X", "raw", "--pidns-translation", "-s", "0", "-o", log, "sh", "-c", "exec "+p.run)
+	cmd := exec.CommandContext(ctx, w.command[0], append(w.command[1:len(w.command):len(w.command)], "-c", "exec "+p.run)...)
 	r.prepare(cmd, dir)
 	out, err := os.Create(filepath.Join(dir, "output"))
 	if err != nil {
@@ -130,12 +147,12 @@ func (r *runner) traced(ctx context.Context, dir, log string, p program) error {
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start strace: %w", err)
+		return fmt.Errorf("start %s: %w", w.command[0], err)
 	}
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = cmd.Wait() }()
 	if p.load != "" {
-		time.Sleep(2 * time.Second) // under strace, daemons need a while until they listen
+		time.Sleep(w.start)
 		c, cancel := context.WithTimeout(ctx, p.limit)
 		err = r.command(c, dir, p.load)
 		cancel()
@@ -147,11 +164,11 @@ func (r *runner) traced(ctx context.Context, dir, log string, p program) error {
 	select {
 	case <-ended:
 	case <-time.After(limit):
-		end(cmd.Process.Pid, syscall.SIGTERM)
+		w.end(cmd.Process.Pid, syscall.SIGTERM)
 		select {
 		case <-ended:
 		case <-time.After(5 * time.Second):
-			end(cmd.Process.Pid, syscall.SIGKILL)
+			w.end(cmd.Process.Pid, syscall.SIGKILL)
 			<-ended
 		}
 	}

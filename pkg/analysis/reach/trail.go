@@ -236,3 +236,15 @@ func (p *paths) steps(n node) int32 {
 	d := p.dist[p.place(p.t.id(n))]
 	return max(0, d-1)
 }
+
+// Functions calls visit with the object and the start of each function that was
+// reached.
+func (t *Trail) Functions(visit func(object string, start uint64)) {
+	for _, m := range t.g.members {
+		for i, reached := range m.funcs {
+			if reached {
+				visit(m.link.Object.Path, m.facts.Funcs[i].Start)
+			}
+		}
+	}
+}
