@@ -75,6 +75,11 @@
 //   - Names of libraries and functions that code computes are covered by what
 //     was seen during a run, by Program.Load, or by the configuration that the
 //     image has (package providers); otherwise Result.Incomplete says so.
+//   - A handle that is looked in for a computed name, and that can't be followed
+//     (it was kept in memory or returned by a function, or somebody passes it
+//     through a pointer to a function), comes from dlopen: it isn't RTLD_DEFAULT
+//     or RTLD_NEXT. It may be that of the whole program where dlopen is called
+//     without a name, in a function that is called directly or by the loader.
 //   - Static programs convert between the character sets that glibc has built
 //     in; in others, conversions are for those that iconv_open, a mode of fopen
 //     or the locale of Program.Env can name.

@@ -11,6 +11,10 @@ func sitesKey(imp uint32, l facts.Loc) string {
 	return fmt.Sprintf("i%d.%d.%d", facts.Version, imp, l)
 }
 
+func passedKey(w uint32, l facts.Loc) string {
+	return fmt.Sprintf("p%d.%d.%d", facts.Version, w, l)
+}
+
 // ImportSites evaluates a location at every call of an import in the object;
 // key: index of the calling function. What it finds is kept in the cache, too.
 func (o *Object) ImportSites(ctx context.Context, imp uint32, l facts.Loc) (map[uint32][]facts.Site, error) {
@@ -24,6 +28,14 @@ func (o *Object) ImportSites(ctx context.Context, imp uint32, l facts.Loc) (map[
 func (o *Object) IndirectSites(ctx context.Context, l facts.Loc) (map[uint32][]facts.Site, error) {
 	return o.sites(ctx, fmt.Sprintf("x%d.%d", facts.Version, l), func(code *facts.Object) map[uint32][]facts.Site {
 		return code.IndirectCalls(l)
+	})
+}
+
+// PassedTo evaluates a location at every direct call of function w by others of
+// the object; key: index of the calling function.
+func (o *Object) PassedTo(ctx context.Context, w uint32, l facts.Loc) (map[uint32][]facts.Site, error) {
+	return o.sites(ctx, passedKey(w, l), func(code *facts.Object) map[uint32][]facts.Site {
+		return passedTo(code, w, l)
 	})
 }
 

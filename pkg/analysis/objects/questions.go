@@ -13,6 +13,8 @@ type Question struct {
 	Arg int // counted from 0
 	// Name is set when the argument points to a string.
 	Name bool
+	// Passed is set when those are asked, too, that pass it on.
+	Passed bool
 }
 
 // answerAll answers the questions that are likely to be asked while the code is
@@ -46,8 +48,50 @@ func (o *Object) answerAll(code *facts.Object) {
 			if q.Name {
 				o.known.keepNames(namesKey(imp, l), readAll(code, sites), true)
 			}
+			if q.Passed {
+				o.answerPassed(code, sites, map[string]bool{}, maxPassed)
+			}
 		}
 	}
+}
+
+// maxPassed bounds the functions through which an argument is followed while
+// the code is at hand.
+const maxPassed = 3
+
+// answerPassed answers what others of the object pass to functions for the
+// parameters that they pass on.
+func (o *Object) answerPassed(code *facts.Object, sites map[uint32][]facts.Site, seen map[string]bool, depth int) {
+	if depth == 0 {
+		return
+	}
+	for _, w := range slices.Sorted(maps.Keys(sites)) {
+		for i := range sites[w] {
+			for _, l := range sites[w][i].Params {
+				key := passedKey(w, l)
+				if seen[key] {
+					continue
+				}
+				seen[key] = true
+				passed := passedTo(code, w, l)
+				o.known.keepAnswer(key, passed, true)
+				o.answerPassed(code, passed, seen, depth-1)
+			}
+		}
+	}
+}
+
+// passedTo evaluates a location at every direct call of a function.
+func passedTo(code *facts.Object, w uint32, l facts.Loc) map[uint32][]facts.Site {
+	m := map[uint32][]facts.Site{}
+	for i := range code.Facts.Funcs {
+		if slices.ContainsFunc(code.Facts.Funcs[i].Edges, func(e facts.Edge) bool {
+			return e.To == w && (e.Kind == facts.EdgeCall || e.Kind == facts.EdgeFall)
+		}) {
+			m[uint32(i)] = code.Passed(uint32(i), w, l)
+		}
+	}
+	return m
 }
 
 // importSites evaluates a location at every call of an import.

@@ -1,7 +1,6 @@
 package reach
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/confinehq/confine/pkg/analysis/facts"
@@ -67,6 +66,7 @@ func (g *graph) special(n node, imp uint32, r role) {
 		if r == roleOpensIn {
 			l = facts.Argument(m.facts.Machine, 1)
 		}
+		g.opens = append(g.opens, handed{n, imp, l})
 		names, ok := g.names(n, imp, l)
 		if !ok || names.Computed {
 			g.issue("computed-dlopen", m.link.Object.Path, computedLoad, true)
@@ -81,7 +81,7 @@ func (g *graph) special(n node, imp uint32, r role) {
 		if !ok || names.Computed {
 			g.trail.edge(n, g.anyText(), edgeLookup)
 			g.lookAll()
-			g.lookEverywhere(n, imp)
+			g.lookups = append(g.lookups, handed{n, imp, facts.Argument(m.facts.Machine, 0)})
 			g.issue("computed-dlsym", m.link.Object.Path, computedLook, true)
 		}
 		for _, s := range names.Known {
@@ -99,8 +99,10 @@ func (g *graph) held(n node, r role) {
 	}
 	switch r {
 	case roleOpens, roleOpensIn:
+		g.whole = true
 		g.issue("computed-dlopen", m.link.Object.Path, computedLoad, true)
 	case roleLooksUp:
+		g.anywhere = true
 		g.trail.edge(n, g.anyText(), edgeLookup)
 		g.lookAll()
 		g.issue("computed-dlsym", m.link.Object.Path, computedLook, true)
@@ -121,24 +123,6 @@ const (
 
 // anyText is the text that stands for names which are computed.
 func (g *graph) anyText() node { return g.trail.textNode("names that it computes") }
-
-// lookEverywhere notes whether a function is looked up by a computed name in
-// all objects (RTLD_DEFAULT, RTLD_NEXT) and not in a library that was loaded.
-func (g *graph) lookEverywhere(n node, imp uint32) {
-	m := g.members[n.m]
-	all, err := m.link.Object.ImportSites(g.ctx, imp, facts.Argument(m.facts.Machine, 0))
-	if err != nil {
-		g.fail(err)
-		return
-	}
-	before := g.anywhere
-	for _, s := range all[n.i] {
-		g.anywhere = g.anywhere || slices.Contains(s.Nrs, 0) || slices.Contains(s.Nrs, -1)
-	}
-	if g.anywhere && !before {
-		g.lookable(0)
-	}
-}
 
 // lookAll enters all exports of what was loaded by name.
 func (g *graph) lookAll() {
@@ -175,17 +159,29 @@ func (g *graph) names(n node, imp uint32, l param) (objects.Names, bool) {
 	return names, ok
 }
 
-// lookedUp enters a function that dlsym may return.
+// lookedUp enters a function that dlsym may return, of the objects that are
+// there and of those to come.
 func (g *graph) lookedUp(n node, name string) {
-	sym := facts.SymbolOf(name)
-	for j := range g.members {
-		for _, k := range link.LookupAny(nil, g.members[j].facts, sym) {
+	g.sought = append(g.sought, sought{n, facts.SymbolOf(name)})
+	g.found(g.sought[len(g.sought)-1], 0)
+}
+
+// sought is a name that is looked up, and who does it.
+type sought struct {
+	by  node
+	sym facts.Symbol
+}
+
+// found enters what a name leads to in members from one on.
+func (g *graph) found(s sought, from int32) {
+	for j := from; j < int32(len(g.members)); j++ {
+		for _, k := range link.LookupAny(nil, g.members[j].facts, s.sym) {
 			e := &g.members[j].facts.Exports[k]
 			if e.Func > 0 {
-				g.enter(node{m: int32(j), i: e.Func - 1}, n, edgeLookup, outside)
+				g.enter(node{m: j, i: e.Func - 1}, s.by, edgeLookup, outside)
 			}
 			if e.Region > 0 {
-				g.enter(node{m: int32(j), i: e.Region - 1, region: true}, n, edgeLookup, direct)
+				g.enter(node{m: j, i: e.Region - 1, region: true}, s.by, edgeLookup, direct)
 			}
 		}
 	}
@@ -195,6 +191,7 @@ func (g *graph) lookedUp(n node, name string) {
 // whether there is anything new.
 func (g *graph) loadNamed(o Options) bool {
 	before := len(g.members)
+	g.lookEverywhere()
 	g.services(o)
 	for len(g.loads) > 0 {
 		n := g.loads[0]

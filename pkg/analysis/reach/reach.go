@@ -200,6 +200,11 @@ type graph struct {
 	// indirectNames are the exported functions that a resolver chooses.
 	indirectNames map[string]bool
 	anywhere      bool             // a computed name is looked up in all objects
+	entered       bool             // what that leads to has been entered
+	whole         bool             // dlopen returns the handle of the whole program
+	opens         []handed         // calls of dlopen
+	lookups       []handed         // calls of dlsym with computed names
+	sought        []sought         // constant names that are looked up
 	watched       map[string][]use // key: name of a function that services ask for
 	grouped       map[group]bool   // groups of libraries that were left out
 	converts      bool             // a file is opened with a character set
@@ -323,6 +328,9 @@ func (g *graph) addMembers() {
 	}
 	g.resolvers(from)
 	g.lookable(from)
+	for _, s := range g.sought {
+		g.found(s, from)
+	}
 	for _, name := range slices.Sorted(maps.Keys(g.loaderNames)) {
 		g.loaderLooksUp(name, g.members[from:])
 	}
@@ -449,6 +457,9 @@ func (g *graph) function(n node) {
 		case facts.EdgeTable:
 			g.enter(to, n, edgeCall, outside)
 		default:
+			if n.i+1 == m.facts.Entry { // main, which the C library calls
+				m.rooted[e.To] = true
+			}
 			g.enter(to, n, edgeTaken, outside)
 		}
 	}

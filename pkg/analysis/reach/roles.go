@@ -20,9 +20,9 @@ const (
 // Questions are about the arguments of imports that decide what is reached; key:
 // the name of an import.
 func Questions() map[string][]objects.Question {
-	name := []objects.Question{{Arg: 0, Name: true}}
-	second := []objects.Question{{Arg: 1, Name: true}}
-	looksUp := []objects.Question{{Arg: 0}, {Arg: 1, Name: true}}
+	name := []objects.Question{{Arg: 0, Name: true, Passed: true}}
+	second := []objects.Question{{Arg: 1, Name: true, Passed: true}}
+	looksUp := []objects.Question{{Arg: 0, Passed: true}, {Arg: 1, Name: true}}
 	protection := []objects.Question{{Arg: 2}}
 	return map[string][]objects.Question{
 		"syscall": {{Arg: 0}},
