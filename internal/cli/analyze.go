@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/confinehq/confine/internal/factsdir"
+	"github.com/confinehq/confine/internal/printable"
 	"github.com/confinehq/confine/internal/term"
 	"github.com/confinehq/confine/pkg/analysis"
 	"github.com/confinehq/confine/pkg/analysis/facts"
@@ -80,6 +81,7 @@ does of a stored result; exit code 1 says that it can't.`,
 		result, err := a.analyze(cmd.Context(), args[0], o, *output)
 		var unresolved *analysis.UnresolvedError
 		if errors.As(err, &unresolved) {
+			printable.All(unresolved)
 			return a.sayUnresolved(unresolved)
 		}
 		if err != nil {
@@ -156,6 +158,7 @@ func (a *app) analyze(ctx context.Context, root string, o analyzeOptions, output
 		shown.Update(term.Step{Stage: "analyse", Count: uint32(done), Total: uint32(total), Text: "objects"})
 	}
 	result, err := analysis.Analyze(ctx, req)
+	printable.All(result)
 	if err == nil {
 		shown.Update(term.Step{Stage: "analyse", Done: true, Text: fmt.Sprintf("%d objects, %d calls", len(result.Objects), len(result.Syscalls))})
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/confinehq/confine/internal/printable"
 )
 
 // errIncomplete ends a command whose answer was written but lacks something,
@@ -126,5 +128,5 @@ func cause(text string) string {
 }
 
 func oneLine(text string) string {
-	return strings.Join(strings.Fields(text), " ")
+	return strings.Join(strings.Fields(printable.Text(text)), " ")
 }

@@ -89,6 +89,7 @@ func (g *dotGraph) chain(d *Document, frames []Frame, s Site) {
 func (g *dotGraph) write(w io.Writer, d *Document) error {
 	b := bufio.NewWriter(w)
 	fmt.Fprintf(b, "digraph %s {\n", quote(d.Call+" of "+d.Subject))
+	fmt.Fprintf(b, "\tlabel=%s; labelloc=t;\n", quote(d.Call+verdict(d)+d.Subject))
 	fmt.Fprintln(b, "\trankdir=LR; fontname=\"sans-serif\"; node [shape=box, fontname=\"sans-serif\", fontsize=10]; edge [fontname=\"sans-serif\", fontsize=8];")
 	for i, object := range g.objects {
 		fmt.Fprintf(b, "\tsubgraph cluster_%d {\n\t\tlabel=%s; style=rounded;\n", i, quote(object))
@@ -110,6 +111,14 @@ func (g *dotGraph) write(w io.Writer, d *Document) error {
 		return fmt.Errorf("write graph: %w", err)
 	}
 	return nil
+}
+
+// verdict stands between a call and its subject.
+func verdict(d *Document) string {
+	if d.Allowed {
+		return " is allowed for "
+	}
+	return " is not allowed for "
 }
 
 func (g *dotGraph) statement(i int) string {

@@ -7,13 +7,18 @@ import (
 	"github.com/ianlancetaylor/demangle"
 )
 
+// longestName bounds a demangled name: a power of two, in bytes.
+const longestName = 12
+
 // Demangle returns a symbol as C++ or Rust write it, "" for one that is no
 // mangled name.
 func Demangle(symbol string) string {
 	if len(symbol) > 4096 { // it comes from a file that anybody made
 		return ""
 	}
-	name, err := demangle.ToString(symbol, demangle.NoParams, demangle.NoClones, demangle.LLVMStyle)
+	// A short symbol can stand for a name of any length, which refers to parts of
+	// itself again and again.
+	name, err := demangle.ToString(symbol, demangle.NoParams, demangle.NoClones, demangle.LLVMStyle, demangle.MaxLength(longestName))
 	if err != nil || name == symbol {
 		return ""
 	}

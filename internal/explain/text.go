@@ -49,7 +49,7 @@ func Text(o *term.Output, d *Document, all bool) {
 }
 
 func heading(o *term.Output, d *Document) {
-	text := fmt.Sprintf("%s (%d) is allowed for %s", o.Styles.Title.Render(d.Call), d.Nr, d.Subject)
+	text := fmt.Sprintf("%s (%d)%s%s", o.Styles.Title.Render(d.Call), d.Nr, verdict(d), d.Subject)
 	if d.Seen != nil {
 		text += map[bool]string{true: ", seen during the run", false: ", not seen during the run"}[*d.Seen]
 	}
@@ -175,7 +175,7 @@ func end(o *term.Output, indent string, d *Document, frames []Frame, s Site, obj
 
 // absent says that a call isn't allowed, and what comes nearest to it.
 func absent(o *term.Output, d *Document) {
-	fmt.Fprintf(o, "%s (%d) is not allowed for %s: no code that the analysis reached makes it\n", o.Styles.Title.Render(d.Call), d.Nr, d.Subject)
+	fmt.Fprintf(o, "%s (%d)%s%s: no code that the analysis reached makes it\n", o.Styles.Title.Render(d.Call), d.Nr, verdict(d), d.Subject)
 	if d.Unknown {
 		return
 	}
@@ -184,18 +184,25 @@ func absent(o *term.Output, d *Document) {
 		return
 	}
 	fmt.Fprintln(o, "\nnearest: code that makes it and that nothing reaches")
+	object := ""
 	for _, a := range d.Absent {
+		if a.Object != object {
+			object = a.Object
+			fmt.Fprintf(o, "  %s\n", o.Styles.Name.Render(object))
+		}
 		f := Frame{Kind: "function", Symbol: a.Symbol, Demangled: Demangle(a.Symbol), Address: a.Function}
 		name := f.Name()
 		if p := f.place(); p != "" {
 			name += " " + o.Styles.Dim.Render(p)
 		}
-		fmt.Fprintf(o, "  %s\n    %s\n", o.Styles.Name.Render(a.Object), name)
+		fmt.Fprintf(o, "    %s\n", name)
 		if len(a.Exports) > 0 {
 			fmt.Fprintf(o, "      exported as %s, which nothing that is reached imports or looks up\n", strings.Join(a.Exports, ", "))
 		}
 		switch {
-		case len(a.Users) > 0:
+		case len(a.Users) == 1:
+			fmt.Fprintf(o, "      referred to by %s, which nothing reaches\n", a.Users[0])
+		case len(a.Users) > 1:
 			fmt.Fprintf(o, "      referred to by %s, none of them reached\n", strings.Join(a.Users, ", "))
 		case len(a.Exports) == 0:
 			fmt.Fprintln(o, "      nothing in the object refers to it")

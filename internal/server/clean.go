@@ -2,7 +2,8 @@ package server
 
 import (
 	"strings"
-	"unicode"
+
+	"github.com/confinehq/confine/internal/printable"
 )
 
 // Bounds on what an agent's texts can hold, in bytes.
@@ -19,15 +20,7 @@ func clean(text string, limit int) string {
 	if len(text) > limit {
 		text = strings.ToValidUTF8(text[:limit], "") + "..."
 	}
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Cf, r):
-			return '?'
-		}
-		return r
-	}, text)
+	return printable.Text(text)
 }
 
 // cleanAll is clean for a list, which is cut at most items.

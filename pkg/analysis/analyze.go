@@ -129,7 +129,7 @@ func analyze(ctx context.Context, req Request) (*Result, error) {
 func (a *analysis) anyCalls() []Issue {
 	var out []Issue
 	for _, i := range a.result.Incomplete {
-		if i.Kind == "unresolved-number" || i.Kind == "computed-call" {
+		if i.anyCall() {
 			out = append(out, i)
 		}
 	}
@@ -516,8 +516,15 @@ func (a *analysis) configOf(path string, origin Origin) string {
 	return a.configs[path]
 }
 
+// anyCall reports whether an issue is a place that can make any call.
+func (i Issue) anyCall() bool { return i.Kind == "unresolved-number" || i.Kind == "computed-call" }
+
+// sortIssues puts first what widens the whole answer.
 func sortIssues(list []Issue) {
 	slices.SortFunc(list, func(x, y Issue) int {
+		if x.anyCall() != y.anyCall() {
+			return map[bool]int{true: -1, false: 1}[x.anyCall()]
+		}
 		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Object, y.Object), cmp.Compare(x.Detail, y.Detail))
 	})
 }

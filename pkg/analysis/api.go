@@ -116,7 +116,11 @@ type UnresolvedError struct{ Places []Issue }
 func (e *UnresolvedError) Error() string {
 	const most = 8
 	var text strings.Builder
-	fmt.Fprintf(&text, "%d places can make any call, so that no profile was made", len(e.Places))
+	places := "1 place"
+	if n := len(e.Places); n > 1 {
+		places = fmt.Sprintf("%d places", n)
+	}
+	fmt.Fprintf(&text, "%s can make any call, so that no profile was made", places)
 	for i, p := range e.Places {
 		if i == most {
 			fmt.Fprintf(&text, "; and %d more", len(e.Places)-most)

@@ -396,7 +396,7 @@ func users(f *facts.Facts, of map[uint32][]string) {
 			}
 			name := f.Symbols[uint32(i)]
 			if name == "" {
-				name = fmt.Sprintf("+%#x", f.Funcs[i].Start)
+				name = fmt.Sprintf("function +%#x", f.Funcs[i].Start)
 			}
 			note(e.To, name)
 		}

@@ -42,12 +42,43 @@ func (g *graph) unresolved(n node, s *facts.Site, why string) {
 	g.res.AnyCompat = g.res.AnyCompat || s.Kind != facts.SiteSyscall
 	to, how := g.via(n, s)
 	g.trail.made = append(g.trail.made, made{nr: -1, compat: s.Kind != facts.SiteSyscall, by: n, at: s.Addr, to: to, how: how, why: why})
-	m := g.members[n.m]
-	where := fmt.Sprintf("%#x", s.Addr)
-	if sym := m.facts.Symbols[n.i]; sym != "" {
-		where += " in " + sym
+	g.open(n, s.Addr, why)
+}
+
+// openKey is a function with system calls that can be any, for one reason.
+type openKey struct {
+	by  node
+	why string
+}
+
+// openCalls are its calls.
+type openCalls struct {
+	issue int      // index in Result.Issues
+	at    []uint64 // addresses
+}
+
+// open says that a system call can be any: once for each function, however many
+// it has.
+func (g *graph) open(n node, at uint64, why string) {
+	k := openKey{n, why}
+	o, known := g.anyAt[k]
+	if !known {
+		o = &openCalls{issue: len(g.res.Issues)}
+		g.anyAt[k] = o
+		g.res.Issues = append(g.res.Issues, Issue{Kind: "unresolved-number", Object: g.members[n.m].link.Object.Path})
 	}
-	g.issue("unresolved-number", m.link.Object.Path, fmt.Sprintf("the system call at %s can be any: %s", where, why), false)
+	if slices.Contains(o.at, at) {
+		return
+	}
+	o.at = append(o.at, at)
+	what := fmt.Sprintf("the system call at %#x", at)
+	if len(o.at) > 1 {
+		what = fmt.Sprintf("%d system calls, the first at %#x,", len(o.at), slices.Min(o.at))
+	}
+	if sym := g.members[n.m].facts.Symbols[n.i]; sym != "" {
+		what += " in " + sym
+	}
+	g.res.Issues[o.issue].Detail = what + " can be any: " + why
 }
 
 // wrapper notes that calls of a function from other objects pass a number.

@@ -184,6 +184,7 @@ type graph struct {
 	late     []node  // roots that are entered last, so that chains begin at the entry point
 	res      *Result
 	seen     map[string]bool // issues; key: kind, object and detail
+	anyAt    map[openKey]*openCalls
 	ctx      context.Context
 	reached  []bool // strings that were reached; index: that of trail.texts
 	// bySuffix are exports of libraries that were loaded by name, which count
@@ -232,6 +233,7 @@ func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 		linker: l, index: map[*link.Member]int32{}, seen: map[string]bool{}, ctx: ctx, loaded: map[string]bool{},
 		bySuffix: map[string][]exportID{}, loaderNames: map[string]bool{}, indirectNames: map[string]bool{}, grouped: map[group]bool{}, ids: make([]int, 0, 16),
 		watched: map[string][]use{},
+		anyAt:   map[openKey]*openCalls{},
 		res:     &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}, Configured: Configured{}},
 		trail:   newTrail(), cause: noNode,
 	}
