@@ -55,7 +55,16 @@ func (w *watch) putSeed(pid uint32, s bpf.MonitorSeed) error {
 	if err := w.objs.SeedBits.Set(w.seedBits); err != nil {
 		return err
 	}
-	return w.objs.Seeds.Update(pid, s, ebpf.UpdateAny)
+	if err := w.objs.Seeds.Update(pid, s, ebpf.UpdateAny); err != nil {
+		return err
+	}
+	// It may have been found outside before. The others of the word are looked
+	// at once more.
+	w.seedings++
+	if err := w.objs.Seedings.Set(w.seedings); err != nil {
+		return err
+	}
+	return w.objs.Outside.Update(pid/64, uint64(0), ebpf.UpdateAny)
 }
 
 // startOf returns when a process began, in ticks since boot as its time

@@ -32,6 +32,7 @@ type watch struct {
 	every  bool // each event is delivered
 
 	seedBits [1024]uint64 // SEED_BITS of scope.h: processes that may be seeds
+	seedings uint64       // how many seeds were put in
 
 	flushMu sync.Mutex      // one flush at a time
 	flushed chan struct{}   // a token for each flush that the reader has seen
@@ -150,13 +151,13 @@ func flag(b bool) uint8 {
 
 // programs are in the order of attaching: what a later one relies on first.
 func (w *watch) programs() []*ebpf.Program {
-	return []*ebpf.Program{w.objs.OnFork, w.objs.OnExec, w.objs.OnEnd, w.objs.OnEnter, w.objs.OnExit}
+	return []*ebpf.Program{w.objs.OnMove, w.objs.OnFork, w.objs.OnExec, w.objs.OnEnd, w.objs.OnEnter, w.objs.OnExit}
 }
 
 // mechanisms names what is used, for people.
 func (w *watch) mechanisms() []string {
 	return []string{
-		"tp_btf/sched_process_fork", "tp_btf/sched_process_exec", "tp_btf/sched_process_exit",
+		"tp_btf/cgroup_attach_task", "tp_btf/sched_process_fork", "tp_btf/sched_process_exec", "tp_btf/sched_process_exit",
 		"tp_btf/sys_enter", "tp_btf/sys_exit",
 		"task storage", "bpf_find_vma", "ring buffer",
 	}

@@ -15,6 +15,8 @@ struct map_call {
 	__u8 any_prot; /* prot is unknown; the mapping itself tells */
 };
 
+#define X32_BIT 0x40000000 /* of x86's call numbers */
+
 #define AUDIT_ARCH_I386 0x40000003u
 #define AUDIT_ARCH_X86_64 0xc000003eu
 #define AUDIT_ARCH_ARM 0x40000028u
@@ -70,6 +72,12 @@ static __always_inline int is_execveat(long nr, int compat)
 static __always_inline int execveat_fd(struct pt_regs *regs, int compat)
 {
 	return compat ? (int)regs->bx : (int)regs->di;
+}
+
+/* By any of the ABIs; taking another call for it does no harm. */
+static __always_inline int is_setns(long nr)
+{
+	return nr == 308 || nr == 346 || nr == X32_BIT + 308;
 }
 
 /* Fills c and returns 1 when nr can make a mapping executable. */
@@ -136,6 +144,11 @@ static __always_inline int is_execveat(long nr, int compat)
 static __always_inline int execveat_fd(struct pt_regs *regs, int compat)
 {
 	return (int)regs->orig_x0;
+}
+
+static __always_inline int is_setns(long nr)
+{
+	return nr == 268 || nr == 375;
 }
 
 static __always_inline int map_call(struct pt_regs *regs, long nr, int compat, struct map_call *c)

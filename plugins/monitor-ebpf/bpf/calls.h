@@ -4,9 +4,8 @@
 #define CONFINE_CALLS_H
 
 /* Above every number of every kernel: what lies behind it isn't a call, except
- * with the bit of the x32 ABI. */
+ * with X32_BIT. */
 #define MAX_NR 1024
-#define X32_BIT 0x40000000
 #define SECCOMP_MODE_DEAD 3
 #define EEXIST 17
 

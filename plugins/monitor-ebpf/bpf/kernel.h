@@ -161,8 +161,11 @@ struct thread_info {
 	__u32 status;
 };
 
+struct bpf_local_storage;
+
 struct task_struct {
 	struct thread_info thread_info;
+	struct bpf_local_storage *bpf_storage;
 	int pid;
 	int tgid;
 	unsigned int personality;

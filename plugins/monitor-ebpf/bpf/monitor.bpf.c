@@ -139,6 +139,7 @@ int on_fork(__u64 *ctx)
 	struct state *st, *cs;
 	struct view v = {};
 
+	clear_outside(child->tgid);
 	st = current_state(task, SLOT_FORK, &v);
 	if (!v.image)
 		return 0;
@@ -156,6 +157,21 @@ int on_fork(__u64 *ctx)
 	return 0;
 }
 
+SEC("tp_btf/cgroup_attach_task")
+int on_move(__u64 *ctx)
+{
+	struct task_struct *task = (void *)ctx[2];
+	int whole_group = !!ctx[3];
+
+	if (!whole_group) {
+		look_always(task->tgid);
+		return 0;
+	}
+	count_move();
+	clear_outside(task->tgid);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_exit")
 int on_end(__u64 *ctx)
 {
@@ -166,8 +182,8 @@ int on_end(__u64 *ctx)
 	struct scratch *s;
 	__u32 tgid = current_tgid();
 
-	st = bpf_task_storage_get(&states, task, NULL, 0);
-	if (!st && !in_scope(task))
+	st = known_state(task);
+	if (!st && (known_outside(task) || !in_scope(task)))
 		return 0;
 	if (st && !st->entered && !st->killed && seccomp_mode(task) == SECCOMP_MODE_DEAD)
 		denied_call(task, (struct pt_regs *)bpf_task_pt_regs(task), st->image, 0, SIGSYS, SLOT_END);
@@ -263,19 +279,6 @@ static __always_inline int not_entered(struct task_struct *task, struct pt_regs 
 	return denied_call(task, regs, st->image, ret, signal, SLOT_EXIT);
 }
 
-/* Whether the end of a call matters for a task that isn't known to be watched:
- * it may have come into the scope during the call, whose beginning wasn't seen
- * then. All others are found when they make the next one. */
-static __always_inline int may_matter(struct task_struct *task, struct pt_regs *regs, long ret)
-{
-	struct map_call call;
-	long nr = regs_nr(regs);
-
-	if (map_call(regs, nr, task_in_compat(task), &call))
-		return 1;
-	return seccomp_mode(task) && (ret < 0 || ret == nr);
-}
-
 SEC("tp_btf/sys_exit")
 int on_exit(__u64 *ctx)
 {
@@ -288,10 +291,10 @@ int on_exit(__u64 *ctx)
 	int compat;
 	long nr;
 
-	st = bpf_task_storage_get(&states, task, NULL, 0);
+	st = known_state(task);
 	if (st)
 		view_state(st, &v);
-	else if (may_matter(task, regs, ret))
+	else if (!known_outside(task) || is_setns(regs_nr(regs)))
 		st = find_state(task, SLOT_EXIT, &v);
 	if (!v.image)
 		return 0;

@@ -109,6 +109,7 @@ const (
 	MonitorMapCalls           = "calls"
 	MonitorMapDenials         = "denials"
 	MonitorMapLost            = "lost"
+	MonitorMapOutside         = "outside"
 	MonitorMapRepeats         = "repeats"
 	MonitorMapRing            = "ring"
 	MonitorMapScratches       = "scratches"
@@ -121,8 +122,10 @@ const (
 	MonitorProgOnExec         = "on_exec"
 	MonitorProgOnExit         = "on_exit"
 	MonitorProgOnFork         = "on_fork"
+	MonitorProgOnMove         = "on_move"
 	MonitorVarEveryEvent      = "every_event"
 	MonitorVarLateBits        = "late_bits"
+	MonitorVarMoves           = "moves"
 	MonitorVarOwnMntNs        = "own_mnt_ns"
 	MonitorVarScopeCgroup     = "scope_cgroup"
 	MonitorVarScopeLevel      = "scope_level"
@@ -131,6 +134,7 @@ const (
 	MonitorVarScopePidNs      = "scope_pid_ns"
 	MonitorVarScopePidNsAt    = "scope_pid_ns_at"
 	MonitorVarSeedBits        = "seed_bits"
+	MonitorVarSeedings        = "seedings"
 	MonitorVarSlotsUsed       = "slots_used"
 )
 
@@ -181,6 +185,7 @@ type MonitorProgramSpecs struct {
 	OnExec  *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit  *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFork  *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnMove  *ebpf.ProgramSpec `ebpf:"on_move"`
 }
 
 // MonitorMapSpecs contains maps before they are loaded into the kernel.
@@ -190,6 +195,7 @@ type MonitorMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Denials   *ebpf.MapSpec `ebpf:"denials"`
 	Lost      *ebpf.MapSpec `ebpf:"lost"`
+	Outside   *ebpf.MapSpec `ebpf:"outside"`
 	Repeats   *ebpf.MapSpec `ebpf:"repeats"`
 	Ring      *ebpf.MapSpec `ebpf:"ring"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
@@ -205,6 +211,7 @@ type MonitorMapSpecs struct {
 type MonitorVariableSpecs struct {
 	EveryEvent      *ebpf.VariableSpec `ebpf:"every_event"`
 	LateBits        *ebpf.VariableSpec `ebpf:"late_bits"`
+	Moves           *ebpf.VariableSpec `ebpf:"moves"`
 	OwnMntNs        *ebpf.VariableSpec `ebpf:"own_mnt_ns"`
 	ScopeCgroup     *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopeLevel      *ebpf.VariableSpec `ebpf:"scope_level"`
@@ -213,6 +220,7 @@ type MonitorVariableSpecs struct {
 	ScopePidNs      *ebpf.VariableSpec `ebpf:"scope_pid_ns"`
 	ScopePidNsAt    *ebpf.VariableSpec `ebpf:"scope_pid_ns_at"`
 	SeedBits        *ebpf.VariableSpec `ebpf:"seed_bits"`
+	Seedings        *ebpf.VariableSpec `ebpf:"seedings"`
 	SlotsUsed       *ebpf.VariableSpec `ebpf:"slots_used"`
 }
 
@@ -239,6 +247,7 @@ type MonitorMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Denials   *ebpf.Map `ebpf:"denials"`
 	Lost      *ebpf.Map `ebpf:"lost"`
+	Outside   *ebpf.Map `ebpf:"outside"`
 	Repeats   *ebpf.Map `ebpf:"repeats"`
 	Ring      *ebpf.Map `ebpf:"ring"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
@@ -253,6 +262,7 @@ func (m *MonitorMaps) Close() error {
 		m.Calls,
 		m.Denials,
 		m.Lost,
+		m.Outside,
 		m.Repeats,
 		m.Ring,
 		m.Scratches,
@@ -269,6 +279,7 @@ func (m *MonitorMaps) Close() error {
 type MonitorVariables struct {
 	EveryEvent      *ebpf.Variable `ebpf:"every_event"`
 	LateBits        *ebpf.Variable `ebpf:"late_bits"`
+	Moves           *ebpf.Variable `ebpf:"moves"`
 	OwnMntNs        *ebpf.Variable `ebpf:"own_mnt_ns"`
 	ScopeCgroup     *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopeLevel      *ebpf.Variable `ebpf:"scope_level"`
@@ -277,6 +288,7 @@ type MonitorVariables struct {
 	ScopePidNs      *ebpf.Variable `ebpf:"scope_pid_ns"`
 	ScopePidNsAt    *ebpf.Variable `ebpf:"scope_pid_ns_at"`
 	SeedBits        *ebpf.Variable `ebpf:"seed_bits"`
+	Seedings        *ebpf.Variable `ebpf:"seedings"`
 	SlotsUsed       *ebpf.Variable `ebpf:"slots_used"`
 }
 
@@ -289,6 +301,7 @@ type MonitorPrograms struct {
 	OnExec  *ebpf.Program `ebpf:"on_exec"`
 	OnExit  *ebpf.Program `ebpf:"on_exit"`
 	OnFork  *ebpf.Program `ebpf:"on_fork"`
+	OnMove  *ebpf.Program `ebpf:"on_move"`
 }
 
 func (p *MonitorPrograms) Close() error {
@@ -298,6 +311,7 @@ func (p *MonitorPrograms) Close() error {
 		p.OnExec,
 		p.OnExit,
 		p.OnFork,
+		p.OnMove,
 	)
 }
 

@@ -70,6 +70,13 @@ struct {
 	__type(value, struct state);
 } states SEC(".maps");
 
+static __always_inline struct state *known_state(struct task_struct *task)
+{
+	if (!task->bpf_storage)
+		return NULL; /* as of most: no map holds anything of it */
+	return bpf_task_storage_get(&states, task, NULL, 0);
+}
+
 static __always_inline int in_cgroup(void)
 {
 	if (scope_level_known)
@@ -126,13 +133,20 @@ static __always_inline __u32 mnt_ns_of(struct task_struct *task)
 	return ns ? ns->ns.inum : 0;
 }
 
+static __always_inline int may_be_seed(__u32 tgid)
+{
+	__u32 bit = tgid % SEED_BITS;
+
+	return !!((seed_bits[bit / 64] | late_bits[bit / 64]) & (1ull << (bit % 64)));
+}
+
 /* The origin of a task's thread group that is in seeds, 0 when it isn't. */
 static __always_inline __u32 seed_of(struct task_struct *task)
 {
-	__u32 tgid = task->tgid, bit = tgid % SEED_BITS;
+	__u32 tgid = task->tgid;
 	struct seed *seed;
 
-	if (!((seed_bits[bit / 64] | late_bits[bit / 64]) & (1ull << (bit % 64))))
+	if (!may_be_seed(tgid))
 		return 0;
 	seed = bpf_map_lookup_elem(&seeds, &tgid);
 	if (!seed || (seed->start && seed->start != start_of(task)))
@@ -158,16 +172,86 @@ static __always_inline __u32 in_scope(struct task_struct *task)
 	return 0;
 }
 
+/*
+ * A bit for each thread group that was looked at and isn't in the scope: calls
+ * of all the others shall cost them next to nothing. What can bring a task into
+ * the scope later takes the bit away or looks again: a fork, by which a number
+ * becomes another's; setns; a move to another cgroup; a seed. Threads that are
+ * in the scope while the rest of their group isn't have a state.
+ */
+#define PID_MAX_LIMIT (4 << 20)
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PID_MAX_LIMIT / 64);
+	__type(key, __u32);
+	__type(value, __u64);
+} outside SEC(".maps");
+
+/* How often programs and user space took away bits that must not be set again
+ * by somebody who has looked before. */
+volatile __u64 moves;
+volatile __u64 seedings;
+
+/* What a fetching atomic instruction returns has to be used somewhere: only
+ * then is it one that also orders everything around it. */
+#define ordered(fetched) asm volatile("" ::"r"(fetched))
+
+static __always_inline void count_move(void)
+{
+	ordered(__sync_fetch_and_add(&moves, 1));
+}
+
+static __always_inline int known_outside(struct task_struct *task)
+{
+	__u32 tgid = task->tgid, at = tgid / 64;
+	__u64 *word = bpf_map_lookup_elem(&outside, &at);
+
+	return word && (*word & (1ull << (tgid % 64)));
+}
+
+static __always_inline void clear_outside(__u32 tgid)
+{
+	__u32 at = tgid / 64;
+	__u64 *word = bpf_map_lookup_elem(&outside, &at), bit = 1ull << (tgid % 64);
+
+	if (word && (*word & bit))
+		__sync_fetch_and_and(word, ~bit);
+}
+
+/* Notes that a thread group was found outside, by a look that began when there
+ * had been so many moves and seedings. */
+static __always_inline void set_outside(__u32 tgid, __u64 before)
+{
+	__u32 at = tgid / 64;
+	__u64 *word = bpf_map_lookup_elem(&outside, &at);
+
+	if (!word || may_be_seed(tgid))
+		return;
+	ordered(__sync_fetch_and_or(word, 1ull << (tgid % 64)));
+	if (moves + seedings != before)
+		clear_outside(tgid);
+}
+
+/* Has each call of a thread group looked at. */
+static __always_inline void look_always(__u32 tgid)
+{
+	__u32 bit = tgid % SEED_BITS;
+
+	__sync_fetch_and_or(&late_bits[bit / 64], 1ull << (bit % 64));
+	count_move();
+	clear_outside(tgid);
+}
+
 /* Puts a task in the scope for which no state could be made: the kernel refuses
  * that while another task on the same CPU is in the middle of the same. */
 static __always_inline void add_seed(struct task_struct *task, __u32 origin)
 {
 	struct seed seed = {.origin = origin, .start = start_of(task)};
-	__u32 tgid = BPF_CORE_READ(task, tgid), bit = tgid % SEED_BITS;
+	__u32 tgid = BPF_CORE_READ(task, tgid);
 
 	if (bpf_map_update_elem(&seeds, &tgid, &seed, BPF_ANY))
 		count_lost(LOST_STATE);
-	__sync_fetch_and_or(&late_bits[bit / 64], 1ull << (bit % 64));
+	look_always(tgid);
 }
 
 /* Whether a task in the scope's cgroup hasn't entered the container yet: the
@@ -221,12 +305,15 @@ static __always_inline void view_state(struct state *st, struct view *v)
  * again at its next call. */
 static __always_inline struct state *find_state(struct task_struct *task, __u32 slot, struct view *v)
 {
+	__u64 before = moves + seedings;
 	struct state *st;
 	struct file *exe;
 
 	v->origin = in_scope(task);
-	if (!v->origin)
+	if (!v->origin) {
+		set_outside(task->tgid, before);
 		return NULL;
+	}
 	exe = BPF_CORE_READ(task, mm, exe_file);
 	if (!exe)
 		return NULL; /* a thread of the kernel, or one that ends */
@@ -247,10 +334,10 @@ static __always_inline struct state *find_state(struct task_struct *task, __u32 
  * no room for one. */
 static __always_inline struct state *current_state(struct task_struct *task, __u32 slot, struct view *v)
 {
-	struct state *st = bpf_task_storage_get(&states, task, NULL, 0);
+	struct state *st = known_state(task);
 
 	if (!st)
-		return find_state(task, slot, v);
+		return known_outside(task) ? NULL : find_state(task, slot, v);
 	view_state(st, v);
 	return st;
 }
