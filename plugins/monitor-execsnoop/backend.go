@@ -17,7 +17,14 @@ import (
 // events.
 const flushTime = 5 * time.Second
 
-const lostTool = "execsnoop's buffer was full"
+// Reasons of losses.
+const (
+	lostTool   = "execsnoop's buffer was full"
+	lostUntold = "an execution of a kind that execsnoop does not report"
+)
+
+// uncounted is the note of a watch whose executions nobody counts.
+const uncounted = "executions by execveat, by another thread than the first and by 32-bit programs are missed without being counted: the container has no cgroup that execsnoop could be limited to"
 
 // backend is the monitor. Each watch has a tool of its own.
 type backend struct {
@@ -34,27 +41,54 @@ type watch struct {
 	stream    *stream
 	completer *proc.Completer
 	sink      *monitor.Sink
+	counter   *counter // nil where executions aren't counted
 
-	mu    sync.Mutex
-	ready bool
+	mu     sync.Mutex
+	ready  bool
+	before uint64 // executions before the watch began
+	told   uint64 // executions that the tool has told of since, or lost
+	untold uint64 // executions that were counted as lost because it did neither
 }
 
 // begin says that from now on everything is told.
-func (w *watch) begin() {
+func (w *watch) begin() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.counter != nil {
+		var err error
+		if w.before, err = w.counter.read(); err != nil {
+			return err
+		}
+	}
 	w.sink.Ready()
 	w.ready = true
+	return nil
 }
 
-// begun does something once the watch has begun: what happened before isn't
-// told.
-func (w *watch) begun(do func()) {
+// begun does something about n executions once the watch has begun: what
+// happened before isn't told.
+func (w *watch) begun(n uint64, do func()) {
 	w.mu.Lock()
 	ready := w.ready
+	if ready {
+		w.told += n
+	}
 	w.mu.Unlock()
 	if ready {
 		do()
+	}
+}
+
+// count counts as lost what was executed and neither told by the tool nor found
+// in /proc. executed is what the kernel counted before the tool's output was
+// read to its end.
+func (w *watch) count(executed uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	known := w.before + w.told + w.completer.Found() + w.untold
+	if executed > known {
+		w.sink.Lost(executed-known, lostUntold)
+		w.untold += executed - known
 	}
 }
 
@@ -78,7 +112,7 @@ func (b *backend) Describe(ctx context.Context) (*confinev1.DescribeResponse, er
 	return &confinev1.DescribeResponse{
 		Name: "execsnoop", Version: b.version,
 		Capabilities: &confinev1.Capabilities{
-			Exec: true, ExecMapping: true, MissesShortMappings: true, MissesShortLived: t.kind == bpftrace,
+			Exec: true, ExecMapping: true, MissesShortMappings: true, MissesShortLived: !t.counts,
 		},
 		Mechanisms: append(mechanisms, "mappings from /proc/PID/maps"),
 		Limits:     t.limits(),
@@ -104,6 +138,7 @@ func (b *backend) working(ctx context.Context) (tool, error) {
 		}
 		err := try(ctx, t)
 		if err == nil {
+			t.counts = t.filters && countable()
 			b.tool = &t
 			return t, nil
 		}
@@ -138,10 +173,16 @@ func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, 
 	if t.filters {
 		cgroup = in.CgroupDir()
 	}
+	if t.counts && cgroup != "" {
+		if w.counter, err = newCounter(cgroup); err != nil {
+			return err
+		}
+		defer w.counter.close()
+	}
 	w.stream, err = open(ctx, t, cgroup, sinks{
-		handle:    func(x proc.Execution) { w.begun(func() { w.completer.Exec(x) }) },
-		malformed: func() { w.begun(w.completer.Malformed) },
-		lost:      func(n uint64) { w.begun(func() { sink.Lost(n, lostTool) }) },
+		handle:    func(x proc.Execution) { w.begun(1, func() { w.completer.Exec(x) }) },
+		malformed: func() { w.begun(1, w.completer.Malformed) },
+		lost:      func(n uint64) { w.begun(n, func() { sink.Lost(n, lostTool) }) },
 	})
 	if err != nil {
 		return err
@@ -149,7 +190,9 @@ func (b *backend) Watch(ctx context.Context, id string, scope *confinev1.Scope, 
 	defer w.stream.close()
 	defer b.watches.Put(id, w)()
 	defer w.completer.Start(ctx)()
-	w.begin()
+	if err := w.begin(); err != nil {
+		return err
+	}
 	select {
 	case <-ctx.Done():
 		return nil
@@ -166,13 +209,26 @@ func (b *backend) Snapshot(ctx context.Context, id string) (*confinev1.SnapshotR
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
+	var executed uint64
+	if w.counter != nil {
+		if executed, err = w.counter.read(); err != nil {
+			return nil, err
+		}
+	}
+	snap := &confinev1.SnapshotResponse{}
 	err = w.stream.flush(ctx)
 	switch {
 	case errors.Is(err, errRestless):
 		w.sink.Lost(1, "execsnoop did not come to rest, so that its last events may be missing")
+		executed = 0 // nobody knows what is still to come
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", w.stream.tool, err)
 	}
 	w.completer.Settle()
-	return &confinev1.SnapshotResponse{UnseenMappings: w.completer.Unseen(), Repeated: w.completer.Repeated()}, nil
+	w.count(executed)
+	if w.counter == nil && w.stream.tool.counts {
+		snap.Notes = append(snap.Notes, uncounted)
+	}
+	snap.UnseenMappings, snap.Repeated = w.completer.Unseen(), w.completer.Repeated()
+	return snap, nil
 }

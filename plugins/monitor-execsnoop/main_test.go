@@ -58,5 +58,5 @@ func TestConformanceBCC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	monitortest.Run(t, monitortest.Config{Path: plugin, Options: map[string]string{"tool": tool}})
+	monitortest.Run(t, monitortest.Config{Path: plugin, Options: map[string]string{"tool": tool}, ShortLived: true})
 }

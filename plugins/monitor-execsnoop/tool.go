@@ -37,6 +37,8 @@ type tool struct {
 	path string
 	// filters is set when it can be limited to a cgroup.
 	filters bool
+	// counts is set when what it misses there can be counted.
+	counts bool
 }
 
 func (t tool) String() string { return fmt.Sprintf("execsnoop of %s (%s)", t.kind, t.path) }
@@ -217,9 +219,14 @@ func (t tool) limits() []string {
 			"execsnoop.bt tells executions before they happen, failing ones too, and mixes what several processors print: short-lived ones can be missed",
 			"executions of the whole node are looked at: one whose process and parent have ended is counted as lost")
 	case bcc:
-		return append(out,
-			"execveat, and execve by another thread than the first, are not reported: a program that runs on is found in /proc",
+		return append(out, untold+"others are missed without being counted",
 			"executions of the whole node are looked at: one whose process and parent have ended is counted as lost")
 	}
-	return append(out, "execveat, and execve by another thread than the first, are not reported: a program that runs on is found in /proc")
+	if t.counts {
+		return append(out, untold+"others are counted as lost")
+	}
+	return append(out, untold+"others are missed without being counted")
 }
+
+// untold begins the sentence on what execsnoop of libbpf-tools and bcc leave out.
+const untold = "execveat, and execve by another thread than the first or by a 32-bit program, are not reported: programs that run on are found in /proc, "

@@ -105,6 +105,10 @@ type Completer struct {
 	delivered bool
 	repeated  uint64
 	waiting   map[int32]*look // executions that may not be done yet
+	// found is when an execution was reported that no tool had told of, by
+	// process number; finds counts them.
+	found map[int32]time.Time
+	finds uint64
 }
 
 type member struct {
@@ -131,7 +135,7 @@ func NewCompleter(scope *Scope, sink *monitor.Sink) *Completer {
 	c := &Completer{
 		scope: scope, sink: sink,
 		members: map[int32]member{}, reported: map[fileKey]bool{}, mapped: map[mapKey]bool{},
-		unseen: map[string]bool{}, waiting: map[int32]*look{}, wake: make(chan struct{}, 1),
+		unseen: map[string]bool{}, waiting: map[int32]*look{}, found: map[int32]time.Time{}, wake: make(chan struct{}, 1),
 	}
 	if scope.PID() > 0 {
 		c.root, _ = OpenRoot(scope.PID()) // names stay unresolved without it
@@ -167,6 +171,7 @@ func now() uint64 {
 
 // Exec takes an execution that a tool tells. Calls come in the tool's order.
 func (c *Completer) Exec(x Execution) {
+	c.toldLate(x.PID)
 	p, err := Open(x.PID)
 	if err != nil {
 		c.ended(x)
@@ -584,10 +589,39 @@ func (c *Completer) fresh(p *Process, image File) bool {
 	if err != nil || c.isRuntime(Execution{PID: p.PID, PPID: parent}, image) {
 		return false
 	}
+	c.mu.Lock()
+	if len(c.found) < maxMembers {
+		c.found[p.PID] = time.Now()
+		c.finds++
+	}
+	c.mu.Unlock()
 	c.report(&confinev1.Exec{
 		Time: now(), Pid: p.PID, Ppid: parent, Path: image.Path, Filename: image.Path, File: image.ID,
 	})
 	return true
+}
+
+// Found counts executions that were reported although no tool told of them. One
+// that may have been told of since doesn't count.
+func (c *Completer) Found() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.finds
+}
+
+// toldLate takes back that no tool told of an execution, when one tells of the
+// same process soon after.
+func (c *Completer) toldLate(pid int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.found[pid]
+	if !ok {
+		return
+	}
+	delete(c.found, pid)
+	if time.Since(at) <= memberTime {
+		c.finds--
+	}
 }
 
 // readMaps reports what a process has mapped and nobody has reported of its
