@@ -90,6 +90,24 @@ func TestHold(t *testing.T) {
 	}
 }
 
+func TestReadLines(t *testing.T) {
+	const record = "x /p\nb 10 1f /p\nb 20 2f /a b\nb 7f00 7f01 -\nb 0 1 /memfd:jit (deleted)\nc 1f 41 2 0 0 0 0 0 /p\nn /bin/ls\n"
+	e, err := readLines([]byte(record), map[string]*execution{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := map[span]bool{{"/p", 0x10, 0x1f}: true, {"/a b", 0x20, 0x2f}: true, {"", 0x7f00, 0x7f01}: true, {"", 0, 1}: true}
+	calls := map[entry]bool{{"/p", 0x1f, 41, [6]uint32{2}}: true}
+	if e.image != "/p" || !maps.Equal(e.blocks, blocks) || !maps.Equal(e.calls, calls) || !maps.Equal(e.left, map[string]bool{"/bin/ls": true}) {
+		t.Errorf("read %+v", e)
+	}
+	for _, bad := range []string{"b 10 1f /p\n", "x /p\nb 10\n", "x /p\nc 1f x\n"} {
+		if _, err := readLines([]byte(bad), map[string]*execution{}); err == nil {
+			t.Errorf("%q is read", bad)
+		}
+	}
+}
+
 func TestLeadsOn(t *testing.T) {
 	tests := []struct {
 		name    string

@@ -123,12 +123,13 @@ func readLines(text []byte, images map[string]*execution) (*execution, error) {
 	return e, s.Err()
 }
 
-// path is what follows n words.
+// path is what follows n words, "" for what is no file by which code comes:
+// memory, with a name (memfd_create) or without.
 func path(line string, n int) string {
 	for range n {
 		_, line, _ = strings.Cut(line, " ")
 	}
-	if line == "-" {
+	if line == "-" || strings.HasPrefix(line, "/memfd:") {
 		return ""
 	}
 	return line
