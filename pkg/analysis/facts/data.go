@@ -237,6 +237,7 @@ func (o *Object) exports() {
 			name(s, o.FuncAt(s.Addr))
 		}
 	}
+	o.goNames()
 	sort.Slice(o.Facts.Exports, func(i, j int) bool {
 		a, b := &o.Facts.Exports[i], &o.Facts.Exports[j]
 		return a.Name < b.Name || a.Name == b.Name && a.Version < b.Version

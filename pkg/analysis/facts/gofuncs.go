@@ -4,15 +4,21 @@ import (
 	"cmp"
 	"debug/elf"
 	"encoding/binary"
+	"math"
 
 	"github.com/confinehq/confine/pkg/analysis/object"
 )
 
-// goEntries lists the entry addresses in Go's function table, which stands in
-// front of the names and line numbers that nobody needs here; false when the
-// table isn't one. text is where the code begins: from Go 1.18 on entries are
-// distances from there.
-func goEntries(tab []byte, text uint64) ([]uint64, bool) {
+// goFunc is a function of Go's function table.
+type goFunc struct {
+	addr uint64
+	name uint32 // offset of its name in the table, 0 when there is none
+}
+
+// goEntries lists the functions of Go's function table, which stands in front of
+// line numbers that nobody needs here; false when the table isn't one. text is
+// where the code begins: from Go 1.18 on entries are distances from there.
+func goEntries(tab []byte, text uint64) ([]goFunc, bool) {
 	const header = 8 // magic, two zeros, instruction quantum, pointer size
 	if len(tab) < header+8*8 || tab[7] != 8 && tab[7] != 4 {
 		return nil, false
@@ -26,30 +32,70 @@ func goEntries(tab []byte, text uint64) ([]uint64, bool) {
 	}
 	word := func(i uint64) uint64 { return address(tab[header+ptr*i:]) }
 	n, at, size := word(0), uint64(0), 2*ptr
+	// records is where the functions' records are counted from, names where
+	// their names are.
+	records, names := uint64(0), uint64(0)
 	offsets := false
 	switch binary.LittleEndian.Uint32(tab) {
 	case object.GoMagic12:
 		at = header + ptr
 	case object.GoMagic116:
-		at = word(6)
+		at, records, names = word(6), word(6), word(2)
 	case object.GoMagic118, object.GoMagic120:
 		at, size, offsets = word(7), 8, true
+		records, names = at, word(3)
 	default:
 		return nil, false
 	}
 	if at > uint64(len(tab)) || n > (uint64(len(tab))-at)/size {
 		return nil, false
 	}
-	out := make([]uint64, n)
+	out := make([]goFunc, n)
 	for i := range out {
 		e := tab[at+uint64(i)*size:]
+		record, entry := uint64(0), ptr
 		if offsets {
-			out[i] = text + uint64(binary.LittleEndian.Uint32(e))
+			out[i].addr, record, entry = text+uint64(binary.LittleEndian.Uint32(e)), uint64(binary.LittleEndian.Uint32(e[4:])), 4
 		} else {
-			out[i] = address(e)
+			out[i].addr, record = address(e), address(e[ptr:])
 		}
+		out[i].name = goNameAt(tab, records, record, entry, names)
 	}
 	return out, true
+}
+
+// goNameAt reads, behind the entry in a function's record, where its name is.
+func goNameAt(tab []byte, records, record, entry, names uint64) uint32 {
+	size := uint64(len(tab))
+	if records > size || record > size-records || size-records-record < entry+4 || names > size {
+		return 0
+	}
+	at := uint64(binary.LittleEndian.Uint32(tab[records+record+entry:]))
+	if at >= size-names || names+at > math.MaxUint32 {
+		return 0
+	}
+	return uint32(names + at)
+}
+
+// maxGoName bounds the names of Go's functions that are kept, in bytes.
+const maxGoName = 512
+
+// goNames names the functions that the symbol table doesn't: Go's own table
+// stays when that is stripped.
+func (o *Object) goNames() {
+	for _, g := range o.goTab {
+		fn := o.FuncAt(g.addr)
+		if g.name == 0 || fn < 0 || o.Facts.Funcs[fn].Start != g.addr {
+			continue
+		}
+		if _, ok := o.Facts.Symbols[uint32(fn)]; ok {
+			continue
+		}
+		if name, ok := o.File.CString(o.File.GoPCLN[0]+uint64(g.name), maxGoName); ok && name != "" {
+			o.Facts.Symbols[uint32(fn)] = name
+		}
+	}
+	o.goTab = nil
 }
 
 // goFuncs reads function starts from Go's own table.
@@ -60,8 +106,9 @@ func (o *Object) goFuncs() {
 		o.Facts.Warnings = append(o.Facts.Warnings, "unreadable Go function table")
 		return
 	}
-	o.goText = text
-	for _, a := range entries {
+	o.goText, o.goTab = text, entries
+	for _, g := range entries {
+		a := g.addr
 		if o.code(a) {
 			o.enter(a, true)
 			o.goSpan.lo, o.goSpan.hi = min(cmp.Or(o.goSpan.lo, a), a), max(o.goSpan.hi, a)

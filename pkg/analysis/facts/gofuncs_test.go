@@ -2,6 +2,7 @@ package facts
 
 import (
 	"debug/gosym"
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,8 +47,12 @@ func TestGoEntries(t *testing.T) {
 			t.Fatalf("%s: %d entries, want %d", mode, len(got), len(want.Funcs))
 		}
 		for i := range got {
-			if got[i] != want.Funcs[i].Entry {
-				t.Fatalf("%s: entry %d is %#x, want %#x", mode, i, got[i], want.Funcs[i].Entry)
+			if got[i].addr != want.Funcs[i].Entry {
+				t.Fatalf("%s: entry %d is %#x, want %#x", mode, i, got[i].addr, want.Funcs[i].Entry)
+			}
+			name, _ := f.CString(f.GoPCLN[0]+uint64(got[i].name), maxGoName)
+			if name != want.Funcs[i].Name {
+				t.Fatalf("%s: entry %d is named %q, want %q", mode, i, name, want.Funcs[i].Name)
 			}
 		}
 		for n := range len(tab) {
@@ -57,4 +62,60 @@ func TestGoEntries(t *testing.T) {
 			goEntries(tab[:n], text) // must not panic
 		}
 	}
+}
+
+// TestGoNames checks that functions of a stripped program have names.
+func TestGoNames(t *testing.T) {
+	dir := t.TempDir()
+	src, prog := filepath.Join(dir, "main.go"), filepath.Join(dir, "prog")
+	if err := os.WriteFile(src, []byte("package main\n\nimport \"os\"\n\nfunc main() { os.Stdout.WriteString(\"hi\") }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", prog, src)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	data, err := os.ReadFile(prog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := Extract(t.Context(), data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
+	for _, s := range o.Facts.Symbols {
+		named[s] = true
+	}
+	for _, want := range []string{"main.main", "syscall.Syscall", "os.(*File).Write"} {
+		if !named[want] {
+			t.Errorf("no function is named %s", want)
+		}
+	}
+	if n := len(Encode(o.Facts)); n > len(data)*3/100 {
+		t.Errorf("facts of %d bytes for a program of %d", n, len(data))
+	}
+}
+
+func FuzzGoEntries(f *testing.F) {
+	for _, magic := range []uint32{object.GoMagic12, object.GoMagic116, object.GoMagic118, object.GoMagic120} {
+		b := binary.LittleEndian.AppendUint32(nil, magic)
+		b = append(b, 0, 0, 1, 8)
+		for _, w := range []uint64{2, 1, 0x1000, 72, 80, 80, 80, 80} {
+			b = binary.LittleEndian.AppendUint64(b, w)
+		}
+		f.Add(append(b, make([]byte, 128)...), uint64(0x1000))
+	}
+	f.Fuzz(func(t *testing.T, tab []byte, text uint64) {
+		list, ok := goEntries(tab, text)
+		if !ok && list != nil || len(list) > len(tab) {
+			t.Errorf("%d functions of %d bytes, %v", len(list), len(tab), ok)
+		}
+		for _, g := range list {
+			if int(g.name) > len(tab) {
+				t.Errorf("a name at %#x of %#x", g.name, len(tab))
+			}
+		}
+	})
 }

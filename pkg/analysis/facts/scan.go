@@ -96,6 +96,7 @@ type Object struct {
 	// goText is where the code of Go begins, as its tables count, and goSpan is
 	// where its functions lie: from the first to the last of them.
 	goText    uint64
+	goTab     []goFunc // of Go's function table, until their names are read
 	goSpan    span
 	gateCalls map[uint64]bool // calls of the kernel's way in through a variable, by address
 	failed    error           // why the code can't be followed

@@ -52,6 +52,14 @@ func consistent(t *testing.T, f *object.File) {
 			t.Errorf("unwind entry %d is empty or overlaps", i)
 		}
 	}
+	for _, e := range f.FDEs {
+		pads, _ := f.Landings(e)
+		for _, p := range pads {
+			if p.End < p.Start {
+				t.Errorf("a landing pad of %#x to %#x", p.Start, p.End)
+			}
+		}
+	}
 	for i := range f.Relocs {
 		if r := f.Relocs[i]; int(r.Sym) >= len(f.DynSyms) || r.Sym < -1 || i > 0 && r.Addr < f.Relocs[i-1].Addr {
 			t.Errorf("relocation %d names symbol %d of %d, or is out of order", i, r.Sym, len(f.DynSyms))
