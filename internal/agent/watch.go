@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -209,7 +210,7 @@ func neverRan(seen *observed, image *runner.Image) error {
 	if n := len(seen.output); n > 0 {
 		why = seen.output[n-1] // the runtime's own words
 	}
-	return fault.New(codes.FailedPrecondition, "the entrypoint of %s cannot be started: %s; check that it is a program or script for %s", image.Name, why, platform())
+	return fault.New(codes.FailedPrecondition, "the entrypoint of %s cannot be started: %s; check that it is a program or script for %s, and that the node's kernel runs those", image.Name, why, cmp.Or(image.Platform, platform()))
 }
 
 // finish takes what the collector has.

@@ -46,6 +46,9 @@ func checkObservation(o *confinev1.Observation) (*observation, error) {
 	case len(o.GetFiles()) > maxItems || len(o.GetIncomplete()) > maxItems || len(o.GetRun().GetRecorded()) > maxItems:
 		return nil, fmt.Errorf("it lists more than %d files", maxItems)
 	}
+	if arch == syscalls.I386 {
+		arch = syscalls.AMD64 // whose kernels run it: its calls are the compat ones
+	}
 	out := &observation{
 		arch: arch, image: o.GetImage(), run: checkRun(o.GetRun()), runtime: o.GetRuntime(),
 		monitor: clean(o.GetMonitor(), 64),

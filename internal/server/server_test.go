@@ -298,35 +298,43 @@ func TestStaticMissIsAllowedAndReported(t *testing.T) {
 }
 
 // TestCallsOf32BitCode has a 32-bit program whose code could not be followed, so
-// that every call of its table was found.
+// that every call of its table was found; alone in its image, or among others.
 func TestCallsOf32BitCode(t *testing.T) {
-	a := newAnalyser()
-	a.result.Compat = true
-	a.result.Incomplete = []analysis.Issue{{Kind: "foreign-arch", Object: "/app", Detail: "a 32-bit program"}}
-	for _, name := range []string{"socketcall", "mmap2"} {
-		a.result.Syscalls = append(a.result.Syscalls, analysis.Syscall{Name: name, Nr: -1, Reasons: []analysis.Reason{{Kind: "fallback", Detail: "/app can make any"}}})
-	}
-	f := setup(t, a)
-	f.agent.observe = func() *confinev1.Observation {
-		o := f.observation()
-		o.Run.Recorded = append(o.Run.Recorded, &confinev1.Recorded{Path: "/app32", Compat: []string{"socketcall", "mmap2"}})
-		return o
-	}
-	f.agent.mustConnect()
-	r := f.mustProfile(&confinev1.ProfileRequest{})
-	if got := kinds(r.GetIncomplete()); !slices.Equal(got, []string{"foreign-arch"}) {
-		t.Errorf("incomplete %v", r.GetIncomplete())
-	}
-	data, err := r.GetProfile().MarshalJSON()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := seccomp.Read(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if allowed := p.Allowed(); !slices.Contains(allowed, "socketcall") || !slices.Contains(allowed, "mmap2") || !slices.Contains(p.Architectures, seccomp.ArchX86) {
-		t.Errorf("the profile is for %q and allows %q", p.Architectures, allowed)
+	for _, platform := range []string{"linux/amd64", "linux/386"} {
+		t.Run(platform, func(t *testing.T) {
+			a := newAnalyser()
+			a.result.Compat = true
+			a.result.Incomplete = []analysis.Issue{{Kind: "foreign-arch", Object: "/app", Detail: "a 32-bit program"}}
+			for _, name := range []string{"socketcall", "mmap2"} {
+				a.result.Syscalls = append(a.result.Syscalls, analysis.Syscall{Name: name, Nr: -1, Reasons: []analysis.Reason{{Kind: "fallback", Detail: "/app can make any"}}})
+			}
+			f := setup(t, a)
+			f.agent.observe = func() *confinev1.Observation {
+				o := f.observation()
+				o.Image.Platform = platform
+				o.Run.Recorded = append(o.Run.Recorded, &confinev1.Recorded{Path: "/app32", Compat: []string{"socketcall", "mmap2"}})
+				return o
+			}
+			f.agent.mustConnect()
+			r := f.mustProfile(&confinev1.ProfileRequest{})
+			if got := kinds(r.GetIncomplete()); !slices.Equal(got, []string{"foreign-arch"}) {
+				t.Errorf("incomplete %v", r.GetIncomplete())
+			}
+			data, err := r.GetProfile().MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := seccomp.Read(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if allowed := p.Allowed(); !slices.Contains(allowed, "socketcall") || !slices.Contains(allowed, "mmap2") {
+				t.Errorf("the profile allows %q", allowed)
+			}
+			if want := []string{seccomp.ArchX8664, seccomp.ArchX86}; !slices.Equal(p.Architectures, want) {
+				t.Errorf("the profile is for %q, want %q", p.Architectures, want)
+			}
+		})
 	}
 }
 

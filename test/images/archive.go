@@ -59,9 +59,20 @@ func (b *builder) image(layers []string) (v1.Image, error) {
 		return nil, err
 	}
 	cfg = cfg.DeepCopy()
-	cfg.OS, cfg.Architecture, cfg.Config = "linux", runtime.GOARCH, b.recipe.Config
+	cfg.OS, cfg.Architecture, cfg.Config = "linux", b.recipe.architecture(), b.recipe.Config
 	cfg.Created = v1.Time{Time: time.Unix(epoch, 0).UTC()}
 	return mutate.ConfigFile(img, cfg)
+}
+
+// architecture is what the image says that it is for.
+func (r *Recipe) architecture() string {
+	switch {
+	case !r.Foreign:
+		return runtime.GOARCH
+	case runtime.GOARCH == "arm64":
+		return "amd64"
+	}
+	return "arm64"
 }
 
 // pack makes a tar file of a folder.

@@ -24,6 +24,8 @@ var content embed.FS
 type Recipe struct {
 	// Name is the full reference that the archive states.
 	Name string `json:"name"`
+	// Foreign has the image say that it is for another machine than this one.
+	Foreign bool `json:"foreign,omitempty"`
 	// Packages are Debian packages, installed on a minimal Debian of the
 	// release of this machine; none makes an image from scratch.
 	Packages []string `json:"packages"`

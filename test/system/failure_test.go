@@ -3,6 +3,7 @@ package system
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ func mustSay(t *testing.T, stderr string, wants ...string) {
 
 // TestMistakes makes the mistakes that users make.
 func TestMistakes(t *testing.T) {
-	w := newWorld(t, "busybox")
+	w := newWorld(t, "busybox", "foreign")
 	for _, c := range []struct {
 		name string
 		args []string
@@ -45,6 +46,7 @@ func TestMistakes(t *testing.T) {
 		{"unknown monitor", []string{"--node", "n1", "--monitor", "crystal-ball", "busybox"}, 1, []string{"crystal-ball"}},
 		{"unknown user", []string{"--node", "n1", "--user", "nobody-here", "busybox", "--", "sh", "-c", "true"}, 1, []string{"nobody-here"}},
 		{"missing entrypoint", []string{"--node", "n1", "busybox", "--", "/no/such/program"}, 1, []string{"/no/such/program"}},
+		{"image for another machine", []string{"--node", "n1", "confine/foreign"}, 1, []string{"is for linux/", "node runs linux/" + runtime.GOARCH, "confinectl analyze"}},
 		{"missing mount", []string{"--node", "n1", "--mount", "/no/such/folder:/mnt", "busybox"}, 1, []string{"/no/such/folder"}},
 		{"no image", []string{"--node", "n1"}, 2, []string{"IMAGE is missing"}},
 	} {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
@@ -170,10 +172,34 @@ func (r *Runner) load(ctx context.Context, name string, image containerd.Image, 
 	return described, nil
 }
 
+// platforms lists those that the node has an image for, sorted.
+func (r *Runner) platforms(ctx context.Context, image containerd.Image) []string {
+	list, err := images.Platforms(ctx, image.ContentStore(), image.Target())
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, p := range list {
+		if p.OS != "" && p.OS != "unknown" { // attestations are for no platform
+			out = append(out, platforms.Format(p))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// otherPlatform is the error of an image that this node can't run.
+func otherPlatform(name, platform string) error {
+	return fault.New(codes.FailedPrecondition, "image %s is for %s, but this node runs %s; use a node of that platform, or unpack it and let 'confinectl analyze FOLDER --entrypoint PROGRAM' find what its programs for x86-64, i386 or arm64 can call, which runs nothing", name, platform, platforms.DefaultString())
+}
+
 // describe reads what an image states.
 func (r *Runner) describe(ctx context.Context, name string, image containerd.Image) (*Image, error) {
 	desc, err := image.Config(ctx)
 	if errdefs.IsNotFound(err) {
+		if others := r.platforms(ctx, image); len(others) > 0 {
+			return nil, otherPlatform(name, strings.Join(others, ", "))
+		}
 		return nil, fault.New(codes.FailedPrecondition, "image %s has no content for %s on this node; pull or import that platform: %w", name, platforms.DefaultString(), err)
 	}
 	if err != nil {
@@ -194,7 +220,7 @@ func (r *Runner) describe(ctx context.Context, name string, image containerd.Ima
 	}
 	platform := doc.OS + "/" + doc.Architecture
 	if parsed, err := platforms.Parse(platform); err != nil || !platforms.Default().Match(parsed) {
-		return nil, fault.New(codes.FailedPrecondition, "image %s is for %s, but this node runs %s; use a node of that platform", name, platform, platforms.DefaultString())
+		return nil, otherPlatform(name, platform)
 	}
 	return &Image{Name: name, Digest: image.Target().Digest.String(), Platform: platform, Config: doc.Config, image: image}, nil
 }
