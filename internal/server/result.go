@@ -78,7 +78,7 @@ func assemble(r *run, seen *observation, found *analysis.Result, set *callSet, p
 		missing = append(missing, &confinev1.Incomplete{Kind: cleanKind(f.GetKind()), Object: clean(f.GetObject(), maxPath), Detail: clean(f.GetDetail(), maxText)})
 	}
 	missing = append(missing, failure(out.Run)...)
-	out.Incomplete = tidy(missing)
+	out.Incomplete = tidy(unreadableOnce(missing))
 	out.Notes = tidy(slices.Concat(seen.notes, protoIssues(found.Notes)))
 	return out
 }
@@ -166,6 +166,23 @@ func protoIssues(list []analysis.Issue) []*confinev1.Incomplete {
 	var out []*confinev1.Incomplete
 	for _, i := range list {
 		out = append(out, &confinev1.Incomplete{Kind: cleanKind(i.Kind), Object: clean(i.Object, maxPath), Detail: clean(i.Detail, maxText)})
+	}
+	return out
+}
+
+// unreadableOnce keeps, of a file that several can't read, what the first says:
+// the node, where it does.
+func unreadableOnce(list []*confinev1.Incomplete) []*confinev1.Incomplete {
+	said := map[string]bool{} // by path
+	var out []*confinev1.Incomplete
+	for _, i := range list {
+		if i.GetKind() == "unreadable-object" {
+			if said[i.GetObject()] {
+				continue
+			}
+			said[i.GetObject()] = true
+		}
+		out = append(out, i)
 	}
 	return out
 }

@@ -338,6 +338,26 @@ func TestCallsOf32BitCode(t *testing.T) {
 	}
 }
 
+// TestUnreadableOnce has the node and the analysis fail at the same file.
+func TestUnreadableOnce(t *testing.T) {
+	a := newAnalyser()
+	a.result.Incomplete = []analysis.Issue{{Kind: "unreadable-object", Object: "/gone", Detail: "open /gone: it can't be sent"}, {Kind: "unreadable-object", Object: "/other", Detail: "x"}}
+	f := setup(t, a)
+	f.agent.observe = func() *confinev1.Observation {
+		o := f.observation()
+		o.Incomplete = []*confinev1.Incomplete{{Kind: "unreadable-object", Object: "/gone", Detail: "read it: input/output error"}}
+		return o
+	}
+	f.agent.mustConnect()
+	var got []string
+	for _, i := range f.mustProfile(&confinev1.ProfileRequest{}).GetIncomplete() {
+		got = append(got, i.GetObject()+": "+i.GetDetail())
+	}
+	if want := []string{"/gone: read it: input/output error", "/other: x"}; !slices.Equal(got, want) {
+		t.Errorf("incomplete %q, want %q", got, want)
+	}
+}
+
 func TestWhatIsLackingIsSaid(t *testing.T) {
 	a := newAnalyser()
 	a.result.Incomplete = []analysis.Issue{{Kind: "computed-exec", Object: "/app", Detail: "x"}}
