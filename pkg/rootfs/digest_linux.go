@@ -14,51 +14,53 @@ import (
 )
 
 const (
-	// maxDigests bounds the cache of a Dir; it starts anew when it is full.
-	maxDigests = 1 << 16
-	// settled is how long a file must have been left alone before its digest
-	// is kept: within the granularity of timestamps a second write may leave
-	// no trace.
+	// maxKept bounds the digests, and the names in folders, that a Dir keeps; it
+	// starts anew when it has more.
+	maxKept = 1 << 16
+	// settled is how long a file or a folder must have been left alone before
+	// what was read of it is kept: within the granularity of timestamps a second
+	// write may leave no trace.
 	settled = time.Second
 )
 
 // errChanged says that a file was written while it was read.
 var errChanged = errors.New("the file changed while it was read; try again when nothing writes it")
 
-// digestKey tells one content of one file from every other.
-type digestKey struct {
+// contentKey tells one content of one file or folder from every other.
+type contentKey struct {
 	dev, ino     uint64
 	size         int64
 	mtime, ctime unix.Timespec
 }
 
-func keyOf(st *unix.Stat_t) digestKey {
-	return digestKey{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim} //nolint:unconvert // Dev differs per architecture
+func keyOf(st *unix.Stat_t) contentKey {
+	return contentKey{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim} //nolint:unconvert // Dev differs per architecture
 }
 
-// digestCache maps contents to hex SHA-256.
-type digestCache struct {
-	mu      sync.Mutex
-	digests map[digestKey]string
+// kept is what was read of contents, for as long as they stay the same.
+type kept[T any] struct {
+	mu     sync.Mutex
+	values map[contentKey]T
+	size   int // of all of them, as put was told
 }
 
-func (c *digestCache) get(k digestKey) (string, bool) {
+func (c *kept[T]) get(k contentKey) (T, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	v, ok := c.digests[k]
+	v, ok := c.values[k]
 	return v, ok
 }
 
-func (c *digestCache) put(k digestKey, digest string) {
+func (c *kept[T]) put(k contentKey, v T, size int) {
 	if time.Since(time.Unix(k.ctime.Unix())) < settled {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.digests == nil || len(c.digests) >= maxDigests {
-		c.digests = map[digestKey]string{}
+	if c.size += size; c.values == nil || c.size > maxKept {
+		c.values, c.size = map[contentKey]T{}, size
 	}
-	c.digests[k] = digest
+	c.values[k] = v
 }
 
 // Digest implements Root. It reads a file once for as long as its inode, size
@@ -95,20 +97,20 @@ func (d *Dir) digest(ctx context.Context, path string) (string, error) {
 	if before != after {
 		return "", errChanged
 	}
-	d.digests.put(after, digest)
+	d.digests.put(after, digest, 1)
 	return digest, nil
 }
 
 // key identifies the content that the file has now.
-func (f *dirFile) key() (digestKey, error) {
+func (f *dirFile) key() (contentKey, error) {
 	conn, err := f.SyscallConn()
 	if err != nil {
-		return digestKey{}, err
+		return contentKey{}, err
 	}
 	var st unix.Stat_t
 	var statErr error
 	if err := conn.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) }); err != nil {
-		return digestKey{}, err
+		return contentKey{}, err
 	}
 	return keyOf(&st), statErr
 }

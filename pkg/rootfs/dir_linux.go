@@ -27,8 +27,9 @@ const (
 // Magic links such as /proc/self/exe are followed by their text alone, inside
 // the root.
 type Dir struct {
-	root    *os.File // O_PATH
-	digests digestCache
+	root     *os.File       // O_PATH
+	digests  kept[string]   // hex SHA-256 of files
+	listings kept[[]string] // sorted names in folders
 }
 
 var _ Root = (*Dir)(nil)
@@ -104,6 +105,10 @@ func (d *Dir) readDir(ctx context.Context, path string) ([]string, error) {
 	if n.kind() != KindDir {
 		return nil, unix.ENOTDIR
 	}
+	key := keyOf(&n.stat)
+	if names, ok := d.listings.get(key); ok {
+		return slices.Clone(names), nil
+	}
 	f, err := n.reopen(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
@@ -117,6 +122,9 @@ func (d *Dir) readDir(ctx context.Context, path string) ([]string, error) {
 		return nil, fmt.Errorf("more than %d names in one directory", maxNames)
 	}
 	slices.Sort(names)
+	if err := n.look(); err == nil && keyOf(&n.stat) == key && !n.pseudo {
+		d.listings.put(key, slices.Clone(names), 1+len(names))
+	}
 	return names, nil
 }
 

@@ -251,6 +251,36 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	}
 }
 
+// TestReadDirChanged: names that were kept don't outlive a change of their folder.
+func TestReadDirChanged(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/a", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d, err := rootfs.NewDir(filepath.Dir(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	time.Sleep(2100 * time.Millisecond) // what was changed just now isn't kept
+	name := "/" + filepath.Base(dir)
+	for _, want := range []string{"a", "a", "a b", "b"} {
+		switch want {
+		case "a b":
+			err = os.WriteFile(dir+"/b", nil, 0o644)
+		case "b":
+			err = os.Remove(dir + "/a")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, err := d.ReadDir(t.Context(), name)
+		if got := strings.Join(names, " "); err != nil || got != want {
+			t.Errorf("ReadDir = %q, %v; want %q", got, err, want)
+		}
+	}
+}
+
 func FuzzLookup(f *testing.F) {
 	for _, s := range []string{"/", "..", "/a/../b", "/l/l/l/..", "/d/f/", "//./d/..//l", "\x00", "/d/up/up/f"} {
 		f.Add(s, s)

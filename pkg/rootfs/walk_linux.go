@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -59,6 +60,9 @@ func (d *Dir) resolve(ctx context.Context, path string) (*node, error) {
 	if len(path) >= maxPath {
 		return nil, unix.ENAMETOOLONG
 	}
+	if n, err := d.direct(path); n != nil || errors.Is(err, unix.ENOENT) {
+		return n, err
+	}
 	w, err := d.newWalk()
 	if err != nil {
 		return nil, err
@@ -87,6 +91,48 @@ func (d *Dir) resolve(ctx context.Context, path string) (*node, error) {
 		todo = append(todo, components(target)...)
 	}
 	return w.finish()
+}
+
+// direct resolves a path that is canonical already in one step. It returns no
+// node for any other: where there are links on the way, or where the kernel
+// lacks openat2 (before 5.6). Without links and ".." the way leads down only, so
+// that no rename can lead it out of the root.
+func (d *Dir) direct(p string) (*node, error) {
+	if len(p) < 2 || p[0] != '/' || path.Clean(p) != p {
+		return nil, nil
+	}
+	conn, err := d.root.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var openErr error
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH}
+	if err := conn.Control(func(root uintptr) { fd, openErr = unix.Openat2(int(root), p[1:], &how) }); err != nil {
+		return nil, err
+	}
+	if openErr != nil {
+		return nil, openErr
+	}
+	n := &node{fd: fd, path: p}
+	if err := n.look(); err != nil {
+		n.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// look finds out what the node is.
+func (n *node) look() error {
+	if err := unix.Fstat(n.fd, &n.stat); err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(n.fd, &st); err != nil {
+		return err
+	}
+	n.pseudo = isPseudo(st.Type)
+	return nil
 }
 
 // components returns the parts of a path in reverse, ready to be popped. A
@@ -208,14 +254,9 @@ func readlink(fd int) (string, error) {
 func (w *walk) finish() (*node, error) {
 	last := len(w.fds) - 1
 	n := &node{fd: w.fds[last], path: "/" + strings.Join(w.names, "/")}
-	if err := unix.Fstat(n.fd, &n.stat); err != nil {
+	if err := n.look(); err != nil {
 		return nil, err
 	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(n.fd, &st); err != nil {
-		return nil, err
-	}
-	n.pseudo = isPseudo(st.Type)
 	w.fds = w.fds[:last]
 	return n, nil
 }
