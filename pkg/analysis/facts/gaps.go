@@ -31,16 +31,21 @@ func (o *Object) dataInText(addr uint64) bool {
 }
 
 func (o *Object) plausible(addr uint64) bool {
-	seen := map[uint64]bool{}
-	work := []uint64{addr}
-	for len(work) > 0 && len(seen) < maxProbe {
+	if o.seen == nil {
+		o.seen = &probe{}
+	}
+	seen := o.seen
+	seen.clear()
+	work := append(o.probing[:0], addr)
+	defer func() { o.probing = work }()
+	for len(work) > 0 && seen.n < maxProbe {
 		at := work[len(work)-1]
 		work = work[:len(work)-1]
-		for !seen[at] && len(seen) < maxProbe {
+		for !seen.has(at) && seen.n < maxProbe {
 			if !o.code(at) {
 				return false
 			}
-			seen[at] = true
+			seen.add(at)
 			code := o.File.From(at)
 			f := o.mach.flow(at, code)
 			if f.n == 0 || o.mach.privileged(code) {

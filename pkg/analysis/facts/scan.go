@@ -82,6 +82,8 @@ type Object struct {
 	callers   map[uint32][]uint32 // function index to functions with an EdgeCall to it
 	returns   map[uint64]bool     // function starts to whether they can return
 	probed    map[uint64]bool     // addresses in gaps to whether they hold data
+	seen      *probe              // what one look at code in a gap came through
+	probing   []uint64            // what it has still to look at
 	pointed   []uint64            // addresses of data that lie in data, sorted; nil until asked
 	asked     map[atom]struct{}   // variables that the present question went through
 	shallow   bool                // whether values of variables don't matter
