@@ -34,9 +34,5 @@ func (a *app) sayUnresolved(e *analysis.UnresolvedError) error {
 	for _, p := range e.Places {
 		fmt.Fprintf(a.err, "unresolved: %s\n", analysisIssue(p))
 	}
-	places := "1 place"
-	if n := len(e.Places); n > 1 {
-		places = fmt.Sprintf("%d places", n)
-	}
-	return fmt.Errorf("%s can make any call, so that no profile was made; --on-unresolved widen allows every call, observe only what is known", places)
+	return fmt.Errorf("%s; --on-unresolved widen allows every call, observe only what is known", e.Summary())
 }

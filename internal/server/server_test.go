@@ -225,14 +225,7 @@ func TestProfile(t *testing.T) {
 	if want := []string{"clone:site", "execve:floor", "futex+:site,floor", "prctl:floor", "read+:site", "restart_syscall:kernel"}; !slices.Equal(names, want) {
 		t.Errorf("calls %q, want %q", names, want)
 	}
-	data, err := r.GetProfile().MarshalJSON()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := seccomp.Read(data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := profileOf(t, r)
 	if want := []string{"clone", "execve", "futex", "prctl", "read", "restart_syscall"}; !slices.Equal(p.Allowed(), want) {
 		t.Errorf("the profile allows %q, want %q", p.Allowed(), want)
 	}
@@ -297,6 +290,20 @@ func TestStaticMissIsAllowedAndReported(t *testing.T) {
 	}
 }
 
+// profileOf reads the profile of a result.
+func profileOf(t *testing.T, r *confinev1.Result) *seccomp.Profile {
+	t.Helper()
+	data, err := r.GetProfile().MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := seccomp.Read(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // TestCallsOf32BitCode has a 32-bit program whose code could not be followed, so
 // that every call of its table was found; alone in its image, or among others.
 func TestCallsOf32BitCode(t *testing.T) {
@@ -320,14 +327,7 @@ func TestCallsOf32BitCode(t *testing.T) {
 			if got := kinds(r.GetIncomplete()); !slices.Equal(got, []string{"foreign-arch"}) {
 				t.Errorf("incomplete %v", r.GetIncomplete())
 			}
-			data, err := r.GetProfile().MarshalJSON()
-			if err != nil {
-				t.Fatal(err)
-			}
-			p, err := seccomp.Read(data)
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := profileOf(t, r)
 			if allowed := p.Allowed(); !slices.Contains(allowed, "socketcall") || !slices.Contains(allowed, "mmap2") {
 				t.Errorf("the profile allows %q", allowed)
 			}

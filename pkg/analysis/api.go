@@ -113,14 +113,19 @@ func UnresolvedWays() []Unresolved {
 // accepted.
 type UnresolvedError struct{ Places []Issue }
 
-func (e *UnresolvedError) Error() string {
-	const most = 8
-	var text strings.Builder
+// Summary is the error without the places.
+func (e *UnresolvedError) Summary() string {
 	places := "1 place"
 	if n := len(e.Places); n > 1 {
 		places = fmt.Sprintf("%d places", n)
 	}
-	fmt.Fprintf(&text, "%s can make any call, so that no profile was made", places)
+	return places + " can make any call, so that no profile was made"
+}
+
+func (e *UnresolvedError) Error() string {
+	const most = 8
+	var text strings.Builder
+	text.WriteString(e.Summary())
 	for i, p := range e.Places {
 		if i == most {
 			fmt.Fprintf(&text, "; and %d more", len(e.Places)-most)

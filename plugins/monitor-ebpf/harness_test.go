@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -77,6 +78,23 @@ func newTree(t *testing.T, attr *syscall.SysProcAttr, argv ...string) *tree {
 	r.Close()
 	t.Cleanup(func() { w.Close(); _ = tr.cmd.Process.Kill(); _ = tr.cmd.Wait() })
 	return tr
+}
+
+// piped starts a process; the test writes to its input and reads its output.
+func piped(t *testing.T, cmd *exec.Cmd) (in io.Writer, out io.Reader) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err = cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return in, out
 }
 
 func (tr *tree) pid() int32 { return int32(tr.cmd.Process.Pid) }

@@ -94,17 +94,7 @@ func TestSeedOfBusyProcess(t *testing.T) {
 // joins runs join.c and moves it, by its number, before it goes on.
 func joins(t *testing.T, cmd *exec.Cmd, move func(id string)) {
 	t.Helper()
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := piped(t, cmd)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatal(err)

@@ -228,17 +228,7 @@ func TestRunningTree(t *testing.T) {
 	client := start(t)
 	nop := compile(t, "nop.c", "-static")
 	cmd := exec.Command("/bin/sh", "-c", `(sh -c 'echo up; read x; $0' "$0"; true); true`, nop)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := piped(t, cmd)
 	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
 		t.Fatal(err)
 	}

@@ -11,24 +11,29 @@ import (
 	"github.com/confinehq/confine/pkg/analysis/object"
 )
 
-// TestGoEntries compares with the standard library's reader on a real program.
-func TestGoEntries(t *testing.T) {
-	dir := t.TempDir()
-	src := filepath.Join(dir, "main.go")
-	if err := os.WriteFile(src, []byte("package main\n\nfunc main() { println(\"hi\") }\n"), 0o600); err != nil {
+// buildGo returns a static program made of one file.
+func buildGo(t *testing.T, source string, flags ...string) []byte {
+	t.Helper()
+	src, prog := filepath.Join(t.TempDir(), "main.go"), filepath.Join(t.TempDir(), "prog")
+	if err := os.WriteFile(src, []byte(source), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	cmd := exec.Command("go", append(append([]string{"build"}, flags...), "-o", prog, src)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	data, err := os.ReadFile(prog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestGoEntries compares with the standard library's reader on a real program.
+func TestGoEntries(t *testing.T) {
 	for _, mode := range []string{"exe", "pie"} {
-		prog := filepath.Join(dir, mode)
-		cmd := exec.Command("go", "build", "-buildmode="+mode, "-o", prog, src)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		data, err := os.ReadFile(prog)
-		if err != nil {
-			t.Fatal(err)
-		}
+		data := buildGo(t, "package main\n\nfunc main() { println(\"hi\") }\n", "-buildmode="+mode)
 		f, err := object.Parse(data)
 		if err != nil {
 			t.Fatal(err)
@@ -66,20 +71,7 @@ func TestGoEntries(t *testing.T) {
 
 // TestGoNames checks that functions of a stripped program have names.
 func TestGoNames(t *testing.T) {
-	dir := t.TempDir()
-	src, prog := filepath.Join(dir, "main.go"), filepath.Join(dir, "prog")
-	if err := os.WriteFile(src, []byte("package main\n\nimport \"os\"\n\nfunc main() { os.Stdout.WriteString(\"hi\") }\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", prog, src)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	data, err := os.ReadFile(prog)
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := buildGo(t, "package main\n\nimport \"os\"\n\nfunc main() { os.Stdout.WriteString(\"hi\") }\n", "-ldflags=-s -w")
 	o, err := Extract(t.Context(), data)
 	if err != nil {
 		t.Fatal(err)
