@@ -68,6 +68,10 @@ func (poller) look(scope *monitor.Scope, known map[string]bool, tell func(*monit
 			continue
 		}
 		key := dir + " " + exe
+		line, _ := os.ReadFile(dir + "/cmdline")
+		if !known[key] && len(line) == 0 {
+			continue // it is just being executed: the next look finds its arguments
+		}
 		running[key] = true
 		if known[key] || tell == nil {
 			continue
@@ -76,15 +80,14 @@ func (poller) look(scope *monitor.Scope, known map[string]bool, tell func(*monit
 			exe = "memfd:" + strings.TrimSuffix(name, " (deleted)")
 		}
 		pid, _ := strconv.Atoi(filepath.Base(dir))
-		tell(&monitor.Exec{Time: uint64(time.Now().UnixNano()), Pid: int32(pid), Path: exe, Filename: asked(dir, exe)})
+		tell(&monitor.Exec{Time: uint64(time.Now().UnixNano()), Pid: int32(pid), Path: exe, Filename: asked(dir, exe, string(line))})
 	}
 	return running
 }
 
 // asked returns the script that an interpreter was started for, else exe.
-func asked(dir, exe string) string {
-	line, _ := os.ReadFile(dir + "/cmdline")
-	for _, arg := range strings.SplitN(string(line), "\x00", 4) {
+func asked(dir, exe, line string) string {
+	for _, arg := range strings.SplitN(line, "\x00", 4) {
 		if head, err := os.ReadFile(dir + "/root" + arg); err == nil && strings.HasPrefix(string(head), "#!") {
 			return arg
 		}
