@@ -50,9 +50,23 @@ func process(t *testing.T, argv ...string) Container {
 	return Container{PID: cmd.Process.Pid, Net: ns, Exited: exited, LastNew: func() time.Time { return began }}
 }
 
-// server listens on a port.
+// server starts to listen on a port.
 func server(t *testing.T, port string) Container {
 	return process(t, "sh", "-c", "read x; exec /bin/busybox httpd -f -p "+port+" -h /")
+}
+
+// listens returns when the container listens: what nothing is known to wait
+// for counts as deaf after three times the quiet time, however short that is.
+func listens(t *testing.T, c Container) Container {
+	t.Helper()
+	for len(Listening(c.PID)) == 0 {
+		select {
+		case <-c.Exited:
+			t.Fatal("the server ended")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return c
 }
 
 func mustSettle(t *testing.T, c Container, times Times) Outcome {
@@ -75,7 +89,7 @@ func TestPortThatAnswers(t *testing.T) {
 
 func TestPortsThatNobodyNamed(t *testing.T) {
 	for name, ports := range map[string][]uint16{"none exposed": nil, "another exposed": {80}} {
-		c := server(t, "8080")
+		c := listens(t, server(t, "8080"))
 		c.Ports = ports
 		if out := mustSettle(t, c, Times{Limit: long, Quiet: time.Millisecond}); out.Kind != Listen || !strings.HasPrefix(out.Text, "port 8080 listens") {
 			t.Errorf("%s: %+v", name, out)
