@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
+
+	"github.com/aclements/go-moremath/stats"
 
 	"github.com/confinehq/confine/pkg/monitor"
 )
@@ -199,28 +200,17 @@ func each(list []took, of func(took) float64) []float64 {
 }
 
 // slower is by how much the rounds of one way are slower than those of another:
-// the median and the quartiles.
+// the median, and where it lies with a confidence of 95 %, whatever the rounds
+// are distributed like.
 func slower(base, times []took, of func(took) float64) string {
-	var percent []float64
+	percent := stats.Sample{}
 	for i := range times {
 		if of(base[i]) > 0 {
-			percent = append(percent, 100*(of(times[i])/of(base[i])-1))
+			percent.Xs = append(percent.Xs, 100*(of(times[i])/of(base[i])-1))
 		}
 	}
-	return fmt.Sprintf("%+6.2f %% (%+.2f to %+.2f)", median(percent), quantile(percent, 0.25), quantile(percent, 0.75))
+	middle, low, high := stats.QuantileCI(len(percent.Xs), 0.5, 0.95).SampleCI(percent)
+	return fmt.Sprintf("%+6.2f %% (%+.2f to %+.2f)", middle, low, high)
 }
 
-func median(v []float64) float64 { return quantile(v, 0.5) }
-
-// quantile of values, 0 without any; between two values it lies on the line
-// from one to the other.
-func quantile(v []float64, q float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	v = slices.Sorted(slices.Values(v))
-	at := q * float64(len(v)-1)
-	low := int(at)
-	high := min(low+1, len(v)-1)
-	return v[low] + (at-float64(low))*(v[high]-v[low])
-}
+func median(v []float64) float64 { return stats.Sample{Xs: v}.Quantile(0.5) }
