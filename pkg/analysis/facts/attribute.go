@@ -312,15 +312,7 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 			if r.to >= fn.Start && r.to < fn.End || !o.bound.has(r.to-o.textLo) {
 				return
 			}
-			i := o.FuncAt(r.to)
-			if i < 0 {
-				return
-			}
-			// An immediate is an address only if it can be entered: a start,
-			// or a place in code without unwind data, or one byte behind a
-			// start (signal restorers, whose unwind range begins early).
-			t := &o.Facts.Funcs[i]
-			if r.to != t.Start && r.to != t.Start+1 && o.inFDE(r.to) && !o.isTarget(r.to) {
+			if !o.enterable(r.to) {
 				return
 			}
 			o.address(fn, r.to, EdgeRef)
@@ -332,6 +324,22 @@ func (o *Object) reference(fn *Func, self int, r *ref) {
 		}
 		o.address(fn, r.to, EdgeRef)
 	}
+}
+
+// enterable reports whether an immediate is the address of code and not a number:
+// it is a start, a stub of an import, a place in code without unwind data, or one
+// byte behind a start (signal restorers, whose unwind range begins early).
+func (o *Object) enterable(to uint64) bool {
+	i := o.FuncAt(to)
+	if i < 0 {
+		return false
+	}
+	start := o.Facts.Funcs[i].Start
+	if to == start || to == start+1 || !o.inFDE(to) || o.isTarget(to) {
+		return true
+	}
+	_, ok := o.pltSlot(to)
+	return ok
 }
 
 // endOf reports whether the address of the global offset table's begin, in a
