@@ -166,7 +166,11 @@ type Facts struct {
 
 	// What index makes: where the exports of a name begin, the hashes of the
 	// names of imports, and the number of references.
-	byName *nameTable
-	hashes []uint32
-	links  int
+	byName   *nameTable
+	hashes   []uint32
+	texts    []uint32 // hashes of Strings
+	links    int
+	ways     []Way
+	firstWay []uint32 // of each function, where its ways begin in ways; at last, where they end
+	generic  []uint32
 }

@@ -6,7 +6,7 @@ import "unsafe"
 func (f *Facts) Footprint() int64 {
 	n := len(f.Funcs)*int(unsafe.Sizeof(Func{})) + len(f.Regions)*int(unsafe.Sizeof(Region{})) +
 		len(f.Imports)*int(unsafe.Sizeof(Import{})) + len(f.Exports)*int(unsafe.Sizeof(Export{})) +
-		len(f.Strings)*int(unsafe.Sizeof("")) + len(f.Symbols)*mapEntry + 4*len(f.Imports) + 12*len(f.Exports)
+		len(f.Strings)*int(unsafe.Sizeof("")) + len(f.Symbols)*mapEntry + 4*(len(f.Imports)+len(f.Strings)+len(f.Funcs)+len(f.ways)) + 16*len(f.Exports)
 	for i := range f.Funcs {
 		fn := &f.Funcs[i]
 		n += len(fn.Edges)*int(unsafe.Sizeof(Edge{})) + len(fn.Imports)*int(unsafe.Sizeof(ImportUse{})) + 4*(len(fn.Regions)+len(fn.Strings)) +

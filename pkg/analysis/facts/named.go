@@ -1,6 +1,7 @@
 package facts
 
 import (
+	"iter"
 	"math/bits"
 	"slices"
 	"sort"
@@ -21,6 +22,17 @@ func (f *Facts) Symbol(imp uint32) Symbol {
 		return Symbol{f.Imports[imp].Name, f.hashes[imp]}
 	}
 	return SymbolOf(f.Imports[imp].Name)
+}
+
+// Hash is a number that equal names have in common.
+func (s Symbol) Hash() uint32 { return s.hash }
+
+// Text returns one of Strings as a symbol.
+func (f *Facts) Text(i uint32) Symbol {
+	if int(i) < len(f.texts) {
+		return Symbol{f.Strings[i], f.texts[i]}
+	}
+	return SymbolOf(f.Strings[i])
 }
 
 // hashOf is FNV-1a (RFC 9923).
@@ -45,6 +57,27 @@ type nameTable struct {
 type nameEntry struct {
 	hash  uint32
 	first uint32 // the first export of the name
+	ifunc bool   // one of them is an indirect function
+}
+
+// Hashes yields the hashes of the names of exports, each once, and whether an
+// export of one of its names is an indirect function.
+func (f *Facts) Hashes() iter.Seq2[uint32, bool] {
+	return func(yield func(uint32, bool) bool) {
+		if f.byName == nil {
+			return
+		}
+		list := f.byName.entries
+		for i := 0; i < len(list); {
+			hash, ifunc := list[i].hash, false
+			for ; i < len(list) && list[i].hash == hash; i++ {
+				ifunc = ifunc || list[i].ifunc
+			}
+			if !yield(hash, ifunc) {
+				return
+			}
+		}
+	}
 }
 
 // Links is how many references the functions and the data hold, to whatever;
@@ -66,11 +99,18 @@ func (f *Facts) index() {
 	for i := range f.Imports {
 		f.hashes[i] = hashOf(f.Imports[i].Name)
 	}
+	f.texts = make([]uint32, len(f.Strings))
+	for i, s := range f.Strings {
+		f.texts[i] = hashOf(s)
+	}
+	f.indexWays()
 	t := &nameTable{}
 	for i := range f.Exports {
 		if name := f.Exports[i].Name; i == 0 || name != f.Exports[i-1].Name {
-			t.entries = append(t.entries, nameEntry{hashOf(name), uint32(i)})
+			t.entries = append(t.entries, nameEntry{hash: hashOf(name), first: uint32(i)})
 		}
+		last := &t.entries[len(t.entries)-1]
+		last.ifunc = last.ifunc || f.Exports[i].IFunc
 	}
 	slices.SortStableFunc(t.entries, func(a, b nameEntry) int {
 		if a.hash != b.hash {

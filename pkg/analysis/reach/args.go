@@ -54,7 +54,7 @@ func (g *graph) arguments(arch syscalls.Arch) {
 	a := &arguments{g: g, arch: arch, sites: map[int32]map[int]*values{}, known: map[argument]*values{}}
 	for mi, m := range g.members {
 		for fi := range m.facts.Funcs {
-			if !m.funcs[fi] {
+			if g.flags[m.base+uint32(fi)]&hasSites == 0 {
 				continue
 			}
 			for k := range m.facts.Funcs[fi].Sites {
@@ -86,12 +86,7 @@ func (g *graph) unseenCode() bool {
 		return true
 	}
 	return g.anyName && slices.ContainsFunc(g.members, func(m *member) bool {
-		for i := range m.facts.Funcs {
-			if m.facts.Funcs[i].Generic && m.funcs[i] {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(m.facts.Generic(), func(i uint32) bool { return g.flags[m.base+i]&isReached != 0 })
 	})
 }
 
@@ -104,7 +99,7 @@ func (g *graph) lookedUpAnywhere() {
 	for _, m := range g.members {
 		for k := range m.facts.Exports {
 			if e := &m.facts.Exports[k]; e.Func > 0 && g.reachedText(e.Name) {
-				m.rooted[e.Func-1] = true
+				g.flags[m.base+e.Func-1] |= isRooted
 			}
 		}
 	}
@@ -190,13 +185,16 @@ func (a *arguments) parameter(p argument) *values {
 // passed adds the constants that callers pass for a parameter, and returns the
 // parameters of their own that they pass on; false when it can be anything.
 func (a *arguments) passed(p argument, out *values) ([]argument, bool) {
-	m := a.g.members[p.n.m]
-	h := a.g.of(p.n)
-	if h.taken > 0 || m.rooted[p.n.i] || h.callers == 0 {
+	id := a.g.trail.id(p.n)
+	if a.g.flags[id]&(isHeld|isRooted) != 0 {
+		return nil, false
+	}
+	callers := a.g.callers(id)
+	if len(callers) == 0 {
 		return nil, false
 	}
 	var next []argument
-	for c := range a.g.callers.backward(h.callers) {
+	for _, c := range slices.Backward(callers) {
 		to, imported := p.n.i, false
 		if c.imp >= 0 {
 			to, imported = uint32(c.imp), true

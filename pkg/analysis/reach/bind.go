@@ -11,6 +11,8 @@ import (
 // binding is what is known of an import of a member.
 type binding struct {
 	targets []target
+	// looked is the number of members that there were when it was looked up.
+	looked int32
 	// asked is set when role and watched are known.
 	asked   bool
 	role    role
@@ -26,61 +28,63 @@ func (g *graph) bind(mi int32, imp uint32) *binding {
 		_, watched := g.watched[name]
 		b.asked, b.role, b.watched = true, roleOf(name), watched
 	}
-	if len(b.targets) == 0 {
+	if n := int32(len(g.members)); len(b.targets) == 0 && b.looked < n {
 		// What isn't there yet may come with a library that is loaded later.
-		b.targets = g.targets(mi, imp)
+		b.targets, b.looked = g.targets(mi, imp), n
 	}
 	return b
 }
 
 func (g *graph) targets(mi int32, imp uint32) []target {
-	im := &g.members[mi].facts.Imports[imp]
-	sym := g.members[mi].facts.Symbol(imp)
+	f := g.members[mi].facts
+	im, sym := &f.Imports[imp], f.Symbol(imp)
 	exact := func(f *facts.Facts) []int { return link.Lookup(g.ids[:0], f, sym, im.Version) }
 	any := func(f *facts.Facts) []int { return link.LookupAny(g.ids[:0], f, sym) }
+	s := g.members[mi].scope
+	everyone := scope{end: int32(len(g.members))}
 	var out []target
 	// The loader's order first; then, for what it would refuse or find
 	// through another group, anything of that name.
 	for _, way := range []struct {
-		scope []int32
+		scope scope
 		look  func(*facts.Facts) []int
-	}{{g.members[mi].scope, exact}, {g.everyone, exact}, {g.members[mi].scope, any}, {g.everyone, any}} {
+	}{{s, exact}, {everyone, exact}, {s, any}, {everyone, any}} {
 		var found bool
-		if out, found = g.find(mi, im, way.scope, way.look); found {
+		if out, found = g.find(mi, sym, im.Copy, way.scope, way.look); found {
 			break
 		}
 	}
 	if im.Own {
 		if im.OwnFunc > 0 {
-			out = append(out, target{node{m: mi, i: im.OwnFunc - 1}, true})
+			out = append(out, g.funcOf(mi, im.OwnFunc-1))
 		}
 		if im.OwnRegion > 0 {
-			out = append(out, target{node{m: mi, i: im.OwnRegion - 1, region: true}, false})
+			out = append(out, g.regionOf(mi, im.OwnRegion-1))
 		}
 	}
 	return out
 }
 
-// find looks for what an import binds to in the first member of a scope that
-// has it.
-func (g *graph) find(mi int32, im *facts.Import, scope []int32, look func(*facts.Facts) []int) (out []target, found bool) {
-	for _, j := range scope {
-		if im.Copy && j == mi {
-			continue
+// find looks for what a symbol binds to in the first member of a scope that
+// has it. For a copy, another's definition counts.
+func (g *graph) find(mi int32, s facts.Symbol, isCopy bool, in scope, look func(*facts.Facts) []int) (out []target, found bool) {
+	g.defs.of(s, func(j int32) bool {
+		if isCopy && j == mi || !in.has(j) {
+			return true
 		}
 		ids := look(g.members[j].facts)
 		if len(ids) == 0 {
-			continue
+			return true
 		}
-		out = g.exported(out, j, ids)
+		out, found = g.exported(out, j, ids), true
 		for _, alt := range g.members[j].link.Alternates {
 			if a, ok := g.index[alt]; ok {
 				out = g.exported(out, a, look(g.members[a].facts))
 			}
 		}
-		return out, true
-	}
-	return nil, false
+		return false
+	})
+	return out, found
 }
 
 // exported appends what some exports of a member are.
@@ -88,37 +92,30 @@ func (g *graph) exported(out []target, j int32, ids []int) []target {
 	for _, k := range ids {
 		e := &g.members[j].facts.Exports[k]
 		if e.Func > 0 {
-			out = append(out, target{node{m: j, i: e.Func - 1}, true})
+			out = append(out, g.funcOf(j, e.Func-1))
 		}
 		if e.Region > 0 {
-			out = append(out, target{node{m: j, i: e.Region - 1, region: true}, false})
+			out = append(out, g.regionOf(j, e.Region-1))
 		}
 	}
 	return out
+}
+
+func (g *graph) funcOf(m int32, i uint32) target { return target{g.members[m].base + i, m} }
+
+func (g *graph) regionOf(m int32, i uint32) target {
+	return target{g.members[m].base + g.trail.funcs[m] + i, m}
 }
 
 // resolvers enters the resolvers of indirect functions (STT_GNU_IFUNC) that
 // imports of new members bind to: the loader runs them when it binds, whether or
 // not anything calls the function then.
 func (g *graph) resolvers(from int32) {
-	for _, m := range g.members[from:] {
-		for k := range m.facts.Exports {
-			if m.facts.Exports[k].IFunc {
-				g.indirectNames[m.facts.Exports[k].Name] = true
-			}
-		}
-	}
 	for i := from; i < int32(len(g.members)); i++ {
-		m := g.members[i]
-		for k := range m.facts.Imports {
-			if !g.indirectNames[m.facts.Imports[k].Name] {
-				continue
-			}
-			for _, t := range g.bind(i, uint32(k)).targets {
-				if t.fun {
-					g.members[t.n.m].rooted[t.n.i] = true
-				}
-				g.enter(t.n, g.cause, edgeInit, direct)
+		f := g.members[i].facts
+		for k := range f.Imports {
+			if g.defs.indirect(f.Symbol(uint32(k)), g.members) {
+				g.begins(g.bind(i, uint32(k)))
 			}
 		}
 	}

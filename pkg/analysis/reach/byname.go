@@ -113,12 +113,12 @@ func (g *graph) executable(n node, sites []facts.Site, depth int, unknown bool) 
 		}
 		params = append(params, sites[i].Params...)
 	}
-	h := g.of(n)
-	if depth == maxPassed || len(params) > 0 && h.taken > 0 {
+	id := g.trail.id(n)
+	if depth == maxPassed || len(params) > 0 && g.flags[id]&isHeld != 0 {
 		return unknown
 	}
 	callers := map[uint32]bool{}
-	for c := range g.callers.backward(h.callers) {
+	for _, c := range g.callers(id) {
 		if c.m == n.m && c.imp < 0 {
 			callers[c.fn] = true
 		}

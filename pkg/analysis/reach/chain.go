@@ -125,7 +125,7 @@ func (t *Trail) to(n node) []Frame {
 // ToText is the chain to what refers to a string that is a path or the name of
 // a library; nil when nothing does.
 func (t *Trail) ToText(text string) []Frame {
-	i, ok := t.g.trail.text[text]
+	i, ok := t.g.trail.known(facts.SymbolOf(text))
 	if !ok {
 		return nil
 	}
@@ -240,21 +240,21 @@ func (t *Trail) Check() []string {
 	}
 	tr := t.g.trail
 	for i, m := range t.g.members {
-		for kind, list := range map[bool][]bool{false: m.funcs, true: m.regions} {
-			for k := range list {
+		for kind, count := range map[bool]int{false: len(m.facts.Funcs), true: len(m.facts.Regions)} {
+			for k := range count {
 				n := node{m: int32(i), i: uint32(k), region: kind}
 				if got := tr.node(tr.id(n)); got != n {
 					wrong("%v has the number %d, which is that of %v", n, tr.id(n), got)
 				}
-				if d := t.paths.steps(n); list[k] != (d > 0) {
-					wrong("%s: %v is reached: %v, and has a chain of %d steps", m.link.Object.Path, n, list[k], d)
+				if d, reached := t.paths.steps(n), t.g.flags[tr.id(n)]&isReached != 0; reached != (d > 0) {
+					wrong("%s: %v is reached: %v, and has a chain of %d steps", m.link.Object.Path, n, reached, d)
 				}
 			}
 		}
 	}
 	for r := range tr.runs {
 		from := t.paths.place(tr.runs[r].from)
-		for e := tr.runs[r].start; e < tr.end(int32(r)); e++ {
+		for e := tr.runs[r].start; e < tr.end(uint32(r)); e++ {
 			to := t.paths.place(tr.to[e])
 			if t.paths.dist[from] > 0 && t.paths.dist[to] > t.paths.dist[from]+1 && tr.kind[e] != edgeLate && !t.late(from) {
 				wrong("%v is %d steps away and leads to %v, which is %d", t.paths.placed(from), t.paths.dist[from], t.paths.placed(to), t.paths.dist[to])

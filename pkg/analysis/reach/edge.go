@@ -10,6 +10,7 @@ const (
 	edgeInit
 	edgeLate // edgeInit of a root that counts only for what nothing else reaches
 	edgeCall
+	edgeTable // edgeCall through a table, with arguments that aren't known
 	edgeImport
 	edgeTaken
 	edgeLive
@@ -27,8 +28,11 @@ const (
 // String is the name of an edge in a Frame.
 func (k edgeKind) String() string {
 	return [...]string{
-		edgeEntry: "entry", edgeInit: "init", edgeLate: "init", edgeCall: "call", edgeImport: "import", edgeTaken: "address-taken",
+		edgeEntry: "entry", edgeInit: "init", edgeLate: "init", edgeCall: "call", edgeTable: "call", edgeImport: "import", edgeTaken: "address-taken",
 		edgeLive: "live", edgeRefers: "refers", edgeData: "data", edgeNames: "names", edgeOpen: "dlopen", edgeExport: "export",
 		edgeLookup: "dlsym", edgeVariable: "variable", edgeCallback: "callback", edgeIndirect: "indirect",
 	}[k]
 }
+
+// calls reports whether an edge is a call whose arguments can be evaluated.
+func (k edgeKind) calls() bool { return k == edgeCall || k == edgeImport }

@@ -34,7 +34,7 @@ type origin struct {
 func (g *graph) lookEverywhere() {
 	for i := 0; i < len(g.opens) && !g.whole; i++ {
 		n := g.opens[i].n
-		if g.of(n).callers > 0 || g.members[n.m].rooted[n.i] {
+		if id := g.trail.id(n); g.flags[id]&isRooted != 0 || len(g.callers(id)) > 0 {
 			g.whole = g.originOf(g.opens[i]).none
 		}
 	}
@@ -77,9 +77,9 @@ func (g *graph) followParameter(a argument, seen map[argument]bool, o *origin) {
 		return
 	}
 	seen[a] = true
-	h := g.of(a.n)
-	o.kept = o.kept || h.taken > 0 || g.members[a.n.m].rooted[a.n.i]
-	for c := range g.callers.backward(h.callers) {
+	id := g.trail.id(a.n)
+	o.kept = o.kept || g.flags[id]&(isHeld|isRooted) != 0
+	for _, c := range slices.Backward(g.callers(id)) {
 		by := g.members[c.m].link.Object
 		var all map[uint32][]facts.Site
 		var err error

@@ -16,7 +16,8 @@ func (g *graph) str(n node, s uint32) {
 		return
 	}
 	text := m.facts.Strings[s]
-	at := g.trail.textNode(text)
+	w := g.trail.words.word(m.facts.Text(s))
+	at := g.trail.textOf(w)
 	g.trail.edge(n, at, edgeNames)
 	m.texts[s] = at.i + 1
 	name := Name{text, m.link, at}
@@ -36,7 +37,7 @@ func (g *graph) str(n node, s uint32) {
 	if strings.HasPrefix(text, "/") {
 		g.res.Paths = append(g.res.Paths, name)
 	}
-	for _, i := range g.bySuffix[text] {
+	for _, i := range g.wanted.of(w.wanted) {
 		g.export(i.m, i.k, at)
 	}
 }
@@ -53,7 +54,7 @@ func (g *graph) reach(text uint32) bool {
 
 // reachedText reports whether reachable code or data refers to a string.
 func (g *graph) reachedText(s string) bool {
-	i, ok := g.trail.text[s]
+	i, ok := g.trail.known(facts.SymbolOf(s))
 	return ok && int(i) < len(g.reached) && g.reached[i]
 }
 
@@ -90,9 +91,9 @@ func (g *graph) special(n node, imp uint32, r role) {
 	}
 }
 
-// held handles functions of the loader's whose address somebody holds: nobody
+// holds handles functions of the loader's whose address somebody holds: nobody
 // knows with what names they are called.
-func (g *graph) held(n node, r role) {
+func (g *graph) holds(n node, r role) {
 	m := g.members[n.m]
 	if n.region && g.isGOT(n) {
 		return // the table as a whole: who calls through it is seen
@@ -296,7 +297,7 @@ func (g *graph) named(name string, e exportID) {
 	if g.reachedText(name) {
 		g.export(e.m, e.k, g.trail.textNode(name))
 	} else {
-		g.bySuffix[name] = append(g.bySuffix[name], e)
+		g.wanted.add(&g.trail.words.word(facts.SymbolOf(name)).wanted, e)
 	}
 }
 
@@ -326,4 +327,4 @@ func (g *graph) loaderLooksUp(name string, in []*member) {
 }
 
 // startup reports whether a member belongs to the startup closure.
-func (g *graph) startup(i int32) bool { return int(i) < len(g.members[0].scope) }
+func (g *graph) startup(i int32) bool { return i < g.members[0].scope.startup }

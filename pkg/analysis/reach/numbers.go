@@ -84,24 +84,24 @@ func (g *graph) open(n node, at uint64, why string) {
 // wrapper notes that calls of a function from other objects pass a number.
 // Calls within the object are sites of their own already.
 func (g *graph) wrapper(n node, p param) {
-	h := g.of(n)
-	if has(&g.wraps, h.wraps, p) {
+	id := g.trail.id(n)
+	if slices.Contains(g.wraps[id], p) {
 		return
 	}
-	g.wraps.add(&h.wraps, p)
-	for _, c := range g.callers.of(h.callers) {
+	g.wraps[id] = append(g.wraps[id], p)
+	g.flags[id] |= isWrapper
+	for _, c := range g.callers(id) {
 		g.passes(n, c, p)
 	}
 }
 
-// called notes a call of a function.
-func (g *graph) called(to node, c caller) {
-	h := g.of(to)
-	g.callers.add(&h.callers, c)
-	if h.wraps == 0 {
+// called finds what a call passes, which the trail has already.
+func (g *graph) called(t target, c caller) {
+	if g.flags[t.id]&isWrapper == 0 {
 		return
 	}
-	for _, p := range g.wraps.of(h.wraps) {
+	to := node{m: t.m, i: t.id - g.members[t.m].base}
+	for _, p := range slices.Clone(g.wraps[t.id]) {
 		g.passes(to, c, p)
 	}
 }
@@ -167,7 +167,7 @@ func (g *graph) indirect(n node) {
 			}
 		}
 	}
-	params = append(params, g.wraps.of(g.of(n).wraps)...)
+	params = append(params, g.wraps[g.trail.id(n)]...)
 	slices.Sort(params)
 	for _, p := range slices.Compact(params) {
 		site := own[p]
@@ -175,7 +175,7 @@ func (g *graph) indirect(n node) {
 			site = &facts.Site{Addr: m.facts.Funcs[n.i].Start}
 		}
 		known := !site.Derefs
-		for _, h := range g.taken.of(g.of(n).taken) {
+		for _, h := range g.holders.of(g.held[g.trail.id(n)]) {
 			known = known && h != outside && g.passedIndirectly(n, h, p)
 		}
 		if !known {
@@ -202,7 +202,7 @@ func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
 					continue // an address, or something else that is no number
 				}
 				found = true
-				if h.funcs[c] {
+				if g.flags[h.base+c]&isReached != 0 {
 					g.number(nr, from, n, s.Addr, edgeIndirect)
 				}
 			}

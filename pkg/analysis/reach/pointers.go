@@ -13,7 +13,7 @@ func (g *graph) pointers(t *Trail) map[int32]int {
 		for len(level) > 0 {
 			at := level[len(level)-1]
 			level = level[:len(level)-1]
-			for _, r := range p.runsOf(at) {
+			for r := range p.runsOf(at) {
 				for e := p.t.runs[r].start; e < p.t.end(r); e++ {
 					to := p.place(p.t.to[e])
 					switch {

@@ -49,7 +49,7 @@ func (t *Trail) Nodes(program string, visit func(*NodeRecord) error) error {
 			Program: program, ID: at, Kind: f.Kind, Object: f.Object, Name: f.Symbol, Address: f.Address,
 			Steps: int(p.dist[at] - 1), From: p.from[at], Edge: f.Edge,
 		}
-		for _, k := range p.runsOf(at) {
+		for k := range p.runsOf(at) {
 			for e := t.g.trail.runs[k].start; e < t.g.trail.end(k); e++ {
 				x := EdgeRecord{p.place(t.g.trail.to[e]), t.g.trail.kind[e].String()}
 				if !slices.Contains(r.To, x) {

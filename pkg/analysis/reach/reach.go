@@ -124,39 +124,32 @@ const (
 type member struct {
 	link    *link.Member
 	facts   *facts.Facts
-	scope   []int32 // members in look-up order
-	funcs   []bool  // whether each was reached; trail knows how
-	regions []bool
-	texts   []uint32        // of each string, its index in trail.texts plus 1; 0 when it wasn't reached
-	asks    []int32         // members that it names although they are there already
-	rooted  map[uint32]bool // functions that are called with what no code shows: by the kernel, the loader, through tables
-	byName  *byName         // nil: nothing that matters
-	imports []binding       // of each import
+	base    uint32    // the number of its first function in the trail
+	scope   scope     // where its imports are looked up first
+	texts   []uint32  // of each string, its index in trail.texts plus 1; 0 when it wasn't reached
+	asks    []int32   // members that it names although they are there already
+	byName  *byName   // nil: nothing that matters
+	imports []binding // of each import
 }
 
-// heads are the lists of a function.
-type heads struct {
-	taken   uint32 // members that hold its address, outside for unknown ones
-	callers uint32
-	wraps   uint32 // what calls from other places pass as numbers
-}
-
-func (g *graph) of(n node) *heads { return &g.heads[g.trail.id(n)] }
+// What is known of a node beyond its edges.
+const (
+	isReached     = 1 << iota // trail knows how
+	isHeld                    // somebody holds the function's address
+	isHeldOutside             // it isn't known who
+	isHeldOwn                 // its own object does
+	isWrapper                 // calls from other places pass it numbers
+	hasSites                  // it was followed, and has sites
+	isRooted                  // it is called with what no code shows: by the kernel, the loader, through tables
+)
 
 // param is a location that holds a number when a function is entered.
 type param = facts.Loc
 
-// caller is a function that calls another by a direct call (imp is -1) or
-// through an import.
-type caller struct {
-	m   int32
-	fn  uint32
-	imp int32
-}
-
+// target is a node, as it is queued and bound to: its number and its member.
 type target struct {
-	n   node
-	fun bool
+	id uint32
+	m  int32
 }
 
 // exportID is an export of a member by index.
@@ -167,30 +160,31 @@ type exportID struct {
 
 type graph struct {
 	trail *trail
-	heads []heads // of each node; index: its number in trail
-	// What the lists of functions hold.
-	taken   lists[int32]
-	callers lists[caller]
-	wraps   lists[param]
-
-	cause    node // what has the members loaded that are being added
-	linker   *link.Linker
-	members  []*member
-	index    map[*link.Member]int32
-	queue    []node
-	next     int     // index of the next node of queue
-	everyone []int32 // indexes of members
-	ids      []int   // of exports, while they are looked up
-	late     []node  // roots that are entered last, so that chains begin at the entry point
-	res      *Result
-	seen     map[string]bool // issues; key: kind, object and detail
-	anyAt    map[openKey]*openCalls
-	ctx      context.Context
-	reached  []bool // strings that were reached; index: that of trail.texts
-	// bySuffix are exports of libraries that were loaded by name, which count
-	// when their name, or what of it is looked up, is reached as a string;
-	// key: that string.
-	bySuffix map[string][]exportID
+	flags []uint8 // of each node; index: its number in trail
+	// holders are the members that hold a function's address, outside for
+	// unknown ones; held is the list of each node.
+	held    []uint32
+	holders lists[int32]
+	calls   callIndex
+	wraps   map[uint32][]param // what calls from other places pass as numbers; key: a function's number in trail
+	defs    definitions        // what members export
+	cause   node               // what has the members loaded that are being added
+	linker  *link.Linker
+	members []*member
+	index   map[*link.Member]int32
+	queue   []target
+	next    int    // index of the next node of queue
+	ids     []int  // of exports, while they are looked up
+	late    []node // roots that are entered last, so that chains begin at the entry point
+	res     *Result
+	seen    map[string]bool // issues; key: kind, object and detail
+	anyAt   map[openKey]*openCalls
+	ctx     context.Context
+	reached []bool // strings that were reached; index: that of trail.texts
+	// wanted are exports of libraries that were loaded by name, which count
+	// when their name, or what of it is looked up, is reached as a string; a
+	// word of the trail has the list.
+	wanted   lists[exportID]
 	opened   []int32         // libraries that were loaded by name
 	resident []int32         // libraries that something names although they are there already
 	anyName  bool            // a computed name is looked up: all their exports count
@@ -198,18 +192,16 @@ type graph struct {
 	loaded   map[string]bool // key: name
 	// loaderNames are the texts that the loader's code refers to.
 	loaderNames map[string]bool
-	// indirectNames are the exported functions that a resolver chooses.
-	indirectNames map[string]bool
-	anywhere      bool             // a computed name is looked up in all objects
-	entered       bool             // what that leads to has been entered
-	whole         bool             // dlopen returns the handle of the whole program
-	opens         []handed         // calls of dlopen
-	lookups       []handed         // calls of dlsym with computed names
-	sought        []sought         // constant names that are looked up
-	watched       map[string][]use // key: name of a function that services ask for
-	grouped       map[group]bool   // groups of libraries that were left out
-	converts      bool             // a file is opened with a character set
-	err           error
+	anywhere    bool             // a computed name is looked up in all objects
+	entered     bool             // what that leads to has been entered
+	whole       bool             // dlopen returns the handle of the whole program
+	opens       []handed         // calls of dlopen
+	lookups     []handed         // calls of dlsym with computed names
+	sought      []sought         // constant names that are looked up
+	watched     map[string][]use // key: name of a function that services ask for
+	grouped     map[group]bool   // groups of libraries that were left out
+	converts    bool             // a file is opened with a character set
+	err         error
 }
 
 // Options of Run.
@@ -231,11 +223,10 @@ type Options struct {
 func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	g := &graph{
 		linker: l, index: map[*link.Member]int32{}, seen: map[string]bool{}, ctx: ctx, loaded: map[string]bool{},
-		bySuffix: map[string][]exportID{}, loaderNames: map[string]bool{}, indirectNames: map[string]bool{}, grouped: map[group]bool{}, ids: make([]int, 0, 16),
-		watched: map[string][]use{},
-		anyAt:   map[openKey]*openCalls{},
-		res:     &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}, Configured: Configured{}},
-		trail:   newTrail(), cause: noNode,
+		loaderNames: map[string]bool{}, grouped: map[group]bool{}, ids: make([]int, 0, 16), watched: map[string][]use{}, wraps: map[uint32][]param{},
+		anyAt: map[openKey]*openCalls{},
+		res:   &Result{Calls: map[int32]*Call{}, Compat: map[int32]*Call{}, Configured: Configured{}},
+		trail: newTrail(), cause: noNode,
 	}
 	for _, name := range o.Watch {
 		g.watched[name] = nil
@@ -296,17 +287,15 @@ func (g *graph) note(kind, object, detail string) {
 func (g *graph) addMembers() {
 	from := int32(len(g.members))
 	for _, lm := range g.linker.Members()[from:] {
-		m := &member{link: lm, rooted: map[uint32]bool{}}
+		m := &member{link: lm, base: g.trail.next}
 		f, err := lm.Object.Facts(g.ctx)
 		if err != nil {
 			g.issue("unreadable-object", lm.Object.Path, err.Error(), false)
 			f = &facts.Facts{}
 		}
 		m.facts = f
-		m.funcs, m.regions = make([]bool, len(f.Funcs)), make([]bool, len(f.Regions))
 		m.texts, m.imports = make([]uint32, len(f.Strings)), make([]binding, len(f.Imports))
 		g.index[lm] = int32(len(g.members))
-		g.everyone = append(g.everyone, int32(len(g.members)))
 		g.members = append(g.members, m)
 		g.trail.member(f)
 		for _, w := range f.Warnings {
@@ -314,17 +303,16 @@ func (g *graph) addMembers() {
 		}
 	}
 	g.trail.reserve()
-	g.heads = append(g.heads, make([]heads, int(g.trail.next)-len(g.heads))...)
-	var scope []int32
+	more := int(g.trail.next) - len(g.flags)
+	g.flags, g.held = append(g.flags, make([]uint8, more)...), append(g.held, make([]uint32, more)...)
+	s := scope{startup: int32(len(g.members)), from: from, end: int32(len(g.members))}
 	if from > 0 {
-		scope = append(scope, g.members[0].scope...)
+		s.startup = g.members[0].scope.startup
 	}
 	for i := from; i < int32(len(g.members)); i++ {
-		scope = append(scope, i)
+		g.members[i].scope = s
 	}
-	for i := from; i < int32(len(g.members)); i++ {
-		g.members[i].scope = scope
-	}
+	g.defs.add(g.members, from)
 	for i := from; i < int32(len(g.members)); i++ {
 		g.roots(i)
 	}
@@ -340,7 +328,7 @@ func (g *graph) addMembers() {
 
 func (g *graph) entry(i int32) {
 	if e := g.members[i].facts.Entry; e > 0 {
-		g.members[i].rooted[e-1] = true
+		g.flags[g.members[i].base+e-1] |= isRooted
 		g.enter(node{m: i, i: e - 1}, noNode, edgeEntry, direct)
 	}
 }
@@ -349,7 +337,7 @@ func (g *graph) entry(i int32) {
 func (g *graph) roots(i int32) {
 	m := g.members[i]
 	for _, f := range m.facts.Held {
-		m.rooted[f] = true
+		g.flags[m.base+f] |= isRooted
 	}
 	if m.facts.Go {
 		for _, f := range m.facts.Roots {
@@ -357,44 +345,59 @@ func (g *graph) roots(i int32) {
 		}
 	} else {
 		for _, f := range m.facts.Roots {
-			m.rooted[f] = true
+			g.flags[m.base+f] |= isRooted
 			g.enter(node{m: i, i: f}, g.cause, edgeInit, direct)
 		}
 	}
 	for _, imp := range m.facts.RootImports {
-		for _, t := range g.bind(i, imp).targets {
-			if t.fun {
-				g.members[t.n.m].rooted[t.n.i] = true
-			}
-			g.enter(t.n, g.cause, edgeInit, direct)
-		}
+		g.begins(g.bind(i, imp))
 	}
 	for _, r := range m.facts.RootRegions {
 		g.enter(node{m: i, i: r, region: true}, g.cause, edgeLive, direct)
 	}
 }
 
+// begins enters what the loader runs, whatever it passes.
+func (g *graph) begins(b *binding) {
+	from := g.trail.id(g.cause)
+	for _, t := range b.targets {
+		g.flags[t.id] |= isRooted
+		g.trail.link(from, t.id, edgeInit, 0)
+		g.mark(t, direct)
+	}
+}
+
 // enter marks a node as reached. holder is the member that holds a function's
 // address, so that nothing is known of its arguments there; direct for a call.
 func (g *graph) enter(n, from node, edge edgeKind, holder int32) {
-	m := g.members[n.m]
-	g.trail.edge(from, n, edge)
+	to := g.trail.id(n)
+	g.trail.link(g.trail.id(from), to, edge, 0)
 	if n.region {
-		if !m.regions[n.i] {
-			m.regions[n.i] = true
-			g.queue = append(g.queue, n)
+		holder = direct
+	}
+	g.mark(target{to, n.m}, holder)
+}
+
+// mark is enter without the edge.
+func (g *graph) mark(t target, holder int32) {
+	flags := g.flags[t.id]
+	switch {
+	case holder == direct:
+	case holder == outside && flags&isHeldOutside != 0, holder == t.m && flags&isHeldOwn != 0:
+	case !has(&g.holders, g.held[t.id], holder):
+		g.holders.add(&g.held[t.id], holder)
+		flags |= isHeld
+		if holder == outside {
+			flags |= isHeldOutside
+		} else if holder == t.m {
+			flags |= isHeldOwn
 		}
-		return
 	}
-	if holder != direct {
-		if h := g.of(n); !has(&g.taken, h.taken, holder) {
-			g.taken.add(&h.taken, holder)
-		}
+	if flags&isReached == 0 {
+		flags |= isReached
+		g.queue = append(g.queue, t)
 	}
-	if !m.funcs[n.i] {
-		m.funcs[n.i] = true
-		g.queue = append(g.queue, n)
-	}
+	g.flags[t.id] = flags
 }
 
 // drain follows everything that is queued and reports whether there was
@@ -410,13 +413,15 @@ func (g *graph) drain() bool {
 			g.late = nil
 			continue
 		}
-		n := g.queue[g.next]
+		t := g.queue[g.next]
 		g.next++
 		any = true
-		if n.region {
+		n := node{m: t.m, i: t.id - g.members[t.m].base}
+		if funcs := g.trail.funcs[t.m]; n.i >= funcs {
+			n.i, n.region = n.i-funcs, true
 			g.region(n)
 		} else {
-			g.function(n)
+			g.function(n, t.id)
 		}
 	}
 	g.queue, g.next = g.queue[:0], 0
@@ -426,15 +431,18 @@ func (g *graph) drain() bool {
 func (g *graph) region(n node) {
 	m := g.members[n.m]
 	r := &m.facts.Regions[n.i]
+	id := g.trail.id(n)
 	for _, f := range r.Funcs {
-		g.enter(node{m: n.m, i: f}, n, edgeData, n.m)
+		g.trail.link(id, m.base+f, edgeData, 0)
+		g.mark(target{m.base + f, n.m}, n.m)
 	}
 	for _, i := range r.Imports {
 		b := g.bind(n.m, i)
 		g.watch(n, facts.ImportUse{Import: i}, b)
-		g.held(n, b.role)
+		g.holds(n, b.role)
 		for _, t := range b.targets {
-			g.enter(t.n, n, edgeData, n.m)
+			g.trail.link(id, t.id, edgeData, 0)
+			g.markTarget(t, n.m)
 		}
 	}
 	for _, i := range r.Regions {
@@ -445,51 +453,69 @@ func (g *graph) region(n node) {
 	}
 }
 
-func (g *graph) function(n node) {
+// markTarget marks what an import binds to: a function or data.
+func (g *graph) markTarget(t target, holder int32) {
+	if g.isRegion(t) {
+		holder = direct
+	}
+	g.mark(t, holder)
+}
+
+func (g *graph) isRegion(t target) bool { return t.id >= g.members[t.m].base+g.trail.funcs[t.m] }
+
+// function follows what a function refers to; id is its number.
+func (g *graph) function(n node, id uint32) {
 	m := g.members[n.m]
-	fn := &m.facts.Funcs[n.i]
-	for _, e := range fn.Edges {
-		to := node{m: n.m, i: e.To}
-		switch e.Kind {
-		case facts.EdgeCall, facts.EdgeFall:
-			g.enter(to, n, edgeCall, direct)
-			g.called(to, caller{n.m, n.i, -1})
-		case facts.EdgeInner:
-			g.enter(to, n, edgeTaken, direct)
-		case facts.EdgeTable:
-			g.enter(to, n, edgeCall, outside)
-		default:
+	regions := m.base + g.trail.funcs[n.m]
+	for _, r := range m.facts.Ways(n.i) {
+		i := r.Index()
+		switch r.Kind() {
+		case facts.WayCall:
+			g.trail.link(id, m.base+i, edgeCall, 0)
+			g.mark(target{m.base + i, n.m}, direct)
+			g.called(target{m.base + i, n.m}, caller{n.m, n.i, -1})
+		case facts.WayInner:
+			g.trail.link(id, m.base+i, edgeTaken, 0)
+			g.mark(target{m.base + i, n.m}, direct)
+		case facts.WayTable:
+			g.trail.link(id, m.base+i, edgeTable, 0)
+			g.mark(target{m.base + i, n.m}, outside)
+		case facts.WayAddress:
 			if n.i+1 == m.facts.Entry { // main, which the C library calls
-				m.rooted[e.To] = true
+				g.flags[m.base+i] |= isRooted
 			}
-			g.enter(to, n, edgeTaken, outside)
+			g.trail.link(id, m.base+i, edgeTaken, 0)
+			g.mark(target{m.base + i, n.m}, outside)
+		case facts.WayImport, facts.WayImportCalled:
+			g.importUse(n, id, facts.ImportUse{Import: i, Called: r.Kind() == facts.WayImportCalled})
+		case facts.WayRegion:
+			g.trail.link(id, regions+i, edgeRefers, 0)
+			g.mark(target{regions + i, n.m}, direct)
+		case facts.WayString:
+			g.str(n, i)
+		case facts.WaySites:
+			g.flags[id] |= hasSites
+			sites := m.facts.Funcs[n.i].Sites
+			for k := range sites {
+				g.site(n, &sites[k])
+			}
 		}
-	}
-	for _, use := range fn.Imports {
-		g.importUse(n, use)
-	}
-	for _, r := range fn.Regions {
-		g.enter(node{m: n.m, i: r, region: true}, n, edgeRefers, direct)
-	}
-	for _, s := range fn.Strings {
-		g.str(n, s)
-	}
-	for i := range fn.Sites {
-		g.site(n, &fn.Sites[i])
 	}
 }
 
-func (g *graph) importUse(n node, use facts.ImportUse) {
+func (g *graph) importUse(n node, id uint32, use facts.ImportUse) {
 	b := g.bind(n.m, use.Import)
 	g.watch(n, use, b)
-	edge, holder := edgeTaken, outside
 	if use.Called {
-		edge, holder = edgeImport, direct
-	}
-	for _, t := range b.targets {
-		g.enter(t.n, n, edge, holder)
-		if use.Called && t.fun {
-			g.called(t.n, caller{n.m, n.i, int32(use.Import)})
+		for _, t := range b.targets {
+			g.trail.link(id, t.id, edgeImport, use.Import)
+			g.mark(t, direct)
+			g.called(t, caller{n.m, n.i, int32(use.Import)})
+		}
+	} else {
+		for _, t := range b.targets {
+			g.trail.link(id, t.id, edgeTaken, 0)
+			g.markTarget(t, outside)
 		}
 	}
 	switch {
@@ -498,7 +524,7 @@ func (g *graph) importUse(n node, use facts.ImportUse) {
 		g.special(n, use.Import, b.role)
 		g.noteByName(n, use.Import, b.role)
 	default:
-		g.held(n, b.role)
+		g.holds(n, b.role)
 	}
 }
 
@@ -512,8 +538,8 @@ func (g *graph) fail(err error) {
 func (g *graph) finish() {
 	for i, m := range g.members {
 		for f := range m.facts.Funcs {
-			if n := (node{m: int32(i), i: uint32(f)}); g.of(n).taken > 0 {
-				g.indirect(n)
+			if flags := g.flags[m.base+uint32(f)]; flags&isHeld != 0 && flags&(hasSites|isWrapper) != 0 {
+				g.indirect(node{m: int32(i), i: uint32(f)})
 			}
 		}
 	}

@@ -80,7 +80,7 @@ func meet(idom []int, a, b int) int {
 func dominators(p *paths, order []uint32, index []int32) []int {
 	preds := make([][]int32, len(order))
 	for i, at := range order {
-		for _, r := range p.runsOf(at) {
+		for r := range p.runsOf(at) {
 			for e := p.t.runs[r].start; e < p.t.end(r); e++ {
 				if j := index[p.place(p.t.to[e])]; j > 0 {
 					preds[j-1] = append(preds[j-1], int32(i))
@@ -118,32 +118,28 @@ func dominators(p *paths, order []uint32, index []int32) []int {
 // postorder lists the places that are reached, the root last.
 func (p *paths) postorder() []uint32 {
 	type frame struct {
-		at   uint32
-		run  int
-		edge uint32
+		at, run, edge uint32 // run is its index plus 1
 	}
 	seen := make([]bool, len(p.dist))
 	var order []uint32
-	stack := []frame{{at: 0}}
+	stack := []frame{{run: p.first[0]}}
 	seen[0] = true
 	for len(stack) > 0 {
 		f := &stack[len(stack)-1]
-		runs := p.runsOf(f.at)
-		if f.run == len(runs) {
+		if f.run == 0 {
 			order = append(order, f.at)
 			stack = stack[:len(stack)-1]
 			continue
 		}
-		r := runs[f.run]
-		e := p.t.runs[r].start + f.edge
-		if e == p.t.end(r) {
-			f.run, f.edge = f.run+1, 0
+		e := p.t.runs[f.run-1].start + f.edge
+		if e == p.t.end(f.run-1) {
+			f.run, f.edge = p.after[f.run-1], 0
 			continue
 		}
 		f.edge++
 		if to := p.place(p.t.to[e]); !seen[to] {
 			seen[to] = true
-			stack = append(stack, frame{at: to})
+			stack = append(stack, frame{at: to, run: p.first[to]})
 		}
 	}
 	return order

@@ -1,7 +1,7 @@
 package reach
 
 import (
-	"slices"
+	"iter"
 	"sort"
 
 	"github.com/confinehq/confine/pkg/analysis/facts"
@@ -17,15 +17,17 @@ type trail struct {
 	base  []uint32 // of each member, the number of its first function
 	funcs []uint32 // of each member, how many functions it has
 	next  uint32   // the number of the next member's first function
-	// to and kind are the edges, in the order in which they were followed;
-	// runs are those that leave one node together.
+	// to and kind are the edges, in the order in which they were followed; runs
+	// are those that leave one node together.
 	to   []uint32
 	kind []edgeKind
 	runs []run
+	imp  []uint32 // the import of each edgeImport
+	from uint32   // the node of the last run
 	// links and strings are how many edges and texts there can be, about.
 	links, strings int
 	texts          []string
-	text           map[string]uint32 // index of a text
+	words          words // the texts, and what may become one
 	made           []made
 	// handed are the numbers that wrappers hand on to functions of other
 	// objects.
@@ -40,7 +42,10 @@ const textBit = 1 << 31
 const textMember = int32(-2)
 
 // run is a series of edges that leave one node; it ends where the next begins.
-type run struct{ from, start uint32 }
+type run struct {
+	from, start uint32
+	imp         uint32 // where the imports of its edges begin
+}
 
 // made is one place that decides a system call's number.
 type made struct {
@@ -61,7 +66,7 @@ type hand struct {
 }
 
 func newTrail() *trail {
-	return &trail{next: 1, text: map[string]uint32{}, handed: map[node][]hand{}}
+	return &trail{next: 1, handed: map[node][]hand{}}
 }
 
 // member gives numbers to what a new member has.
@@ -73,13 +78,12 @@ func (t *trail) member(f *facts.Facts) {
 	t.next += uint32(funcs + regions)
 }
 
-// reserve makes room for what new members lead to.
+// reserve makes room for what the first members lead to.
 func (t *trail) reserve() {
-	if len(t.texts) == 0 {
-		t.text, t.texts = make(map[string]uint32, t.strings/2), make([]string, 0, t.strings)
+	if t.to == nil {
+		t.texts = make([]string, 0, t.strings)
+		t.to, t.kind = make([]uint32, 0, t.links), make([]edgeKind, 0, t.links)
 	}
-	n := max(0, t.links-len(t.to))
-	t.to, t.kind = slices.Grow(t.to, n), slices.Grow(t.kind, n)
 }
 
 // id is the number of a node.
@@ -112,24 +116,39 @@ func (t *trail) node(id uint32) node {
 }
 
 // textNode is the node of a text.
-func (t *trail) textNode(s string) node {
-	i, ok := t.text[s]
-	if !ok {
-		i = uint32(len(t.texts))
-		t.text[s] = i
-		t.texts = append(t.texts, s)
+func (t *trail) textNode(s string) node { return t.textOf(t.words.word(facts.SymbolOf(s))) }
+
+func (t *trail) textOf(w *word) node {
+	if w.text == 0 {
+		t.texts = append(t.texts, w.Name)
+		w.text = uint32(len(t.texts))
 	}
-	return node{m: textMember, i: i}
+	return node{m: textMember, i: w.text - 1}
+}
+
+// known is the index of a text, if it is one.
+func (t *trail) known(s facts.Symbol) (uint32, bool) {
+	w := t.words.find(s)
+	if w == nil || w.text == 0 {
+		return 0, false
+	}
+	return w.text - 1, true
 }
 
 // edge notes that a way was followed.
-func (t *trail) edge(from, to node, kind edgeKind) {
-	f := t.id(from)
-	if n := len(t.runs); n == 0 || t.runs[n-1].from != f {
-		t.runs = append(t.runs, run{f, uint32(len(t.to))})
+func (t *trail) edge(from, to node, kind edgeKind) { t.link(t.id(from), t.id(to), kind, 0) }
+
+// link is edge for numbers of nodes; imp is the import of an edgeImport.
+func (t *trail) link(from, to uint32, kind edgeKind, imp uint32) {
+	if from != t.from || len(t.runs) == 0 {
+		t.runs = append(t.runs, run{from, uint32(len(t.to)), uint32(len(t.imp))})
+		t.from = from
 	}
-	t.to = append(t.to, t.id(to))
+	t.to = append(t.to, to)
 	t.kind = append(t.kind, kind)
+	if kind == edgeImport {
+		t.imp = append(t.imp, imp)
+	}
 }
 
 // paths are the shortest ways to everything that was reached.
@@ -140,9 +159,10 @@ type paths struct {
 	from []uint32
 	kind []edgeKind
 	dist []int32
-	// runs of each place, as indexes of trail.runs; order has them by place.
-	first []int32
-	order []int32
+	// first is the first run of each place, and after what follows a run there,
+	// as indexes of trail.runs plus 1.
+	first []uint32
+	after []uint32
 }
 
 // place is the index of a node's number in the tables of paths.
@@ -163,7 +183,7 @@ func (t *trail) shortest() *paths {
 	p.dist[0] = 1
 	queue := make([]uint32, 0, n)
 	roots := func(want bool) {
-		for _, r := range p.runsOf(0) {
+		for r := range p.runsOf(0) {
 			for e := t.runs[r].start; e < t.end(r); e++ {
 				if (t.kind[e] == edgeLate) == want {
 					queue = p.visit(queue, 0, e)
@@ -173,8 +193,8 @@ func (t *trail) shortest() *paths {
 		for len(queue) > 0 {
 			from := queue[0]
 			queue = queue[1:]
-			for _, r := range p.runsOf(from) {
-				for e := t.runs[r].start; e < t.end(r); e++ {
+			for k := p.first[from]; k > 0; k = p.after[k-1] {
+				for e, end := t.runs[k-1].start, t.end(k-1); e < end; e++ {
 					queue = p.visit(queue, from, e)
 				}
 			}
@@ -196,32 +216,30 @@ func (p *paths) visit(queue []uint32, from, e uint32) []uint32 {
 }
 
 // end is where the edges of a run end.
-func (t *trail) end(r int32) uint32 {
+func (t *trail) end(r uint32) uint32 {
 	if int(r)+1 < len(t.runs) {
 		return t.runs[r+1].start
 	}
 	return uint32(len(t.to))
 }
 
-// index sorts the runs by the place that they leave.
+// index lists the runs of each of n places.
 func (p *paths) index(n int) {
-	p.first = make([]int32, n+1)
-	for _, r := range p.t.runs {
-		p.first[p.place(r.from)+1]++
-	}
-	for i := range n {
-		p.first[i+1] += p.first[i]
-	}
-	p.order = make([]int32, len(p.t.runs))
-	at := slices.Clone(p.first[:n])
-	for i, r := range p.t.runs {
-		k := p.place(r.from)
-		p.order[at[k]] = int32(i)
-		at[k]++
+	p.first, p.after = make([]uint32, n), make([]uint32, len(p.t.runs))
+	for r := len(p.t.runs) - 1; r >= 0; r-- {
+		at := p.place(p.t.runs[r].from)
+		p.after[r], p.first[at] = p.first[at], uint32(r+1)
 	}
 }
 
-func (p *paths) runsOf(place uint32) []int32 { return p.order[p.first[place]:p.first[place+1]] }
+// runsOf yields the runs of a place, as indexes of trail.runs.
+func (p *paths) runsOf(place uint32) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for k := p.first[place]; k > 0 && yield(k-1); {
+			k = p.after[k-1]
+		}
+	}
+}
 
 // placed is the node of a place.
 func (p *paths) placed(place uint32) node {
@@ -241,8 +259,8 @@ func (p *paths) steps(n node) int32 {
 // reached.
 func (t *Trail) Functions(visit func(object string, start uint64)) {
 	for _, m := range t.g.members {
-		for i, reached := range m.funcs {
-			if reached {
+		for i := range m.facts.Funcs {
+			if t.g.flags[m.base+uint32(i)]&isReached != 0 {
 				visit(m.link.Object.Path, m.facts.Funcs[i].Start)
 			}
 		}
