@@ -225,16 +225,13 @@ func (a *analysis) explanation(prefix map[string][]Frame) *Explanation {
 		}
 	}
 	e := &Explanation{Steps: x.steps, Left: map[string]int{}}
+	length := map[int]int{} // of the chain to a step
 	for k, p := range x.places {
 		if p.Call = a.name(k); p.Call == "" && k.nr >= 0 {
 			continue // a number that no table knows
 		}
-		p.steps = len(e.Chain(p.Step))
+		length[p.Step] = len(e.Chain(p.Step))
 		e.Places = append(e.Places, p.Place)
-	}
-	length := map[int]int{}
-	for _, p := range x.places {
-		length[p.Step] = p.steps
 	}
 	slices.SortFunc(e.Places, func(p, q Place) int {
 		return cmp.Or(cmp.Compare(p.Call, q.Call), cmp.Compare(length[p.Step], length[q.Step]), cmp.Compare(p.Object, q.Object), cmp.Compare(p.Address, q.Address), cmp.Compare(p.Step, q.Step))
