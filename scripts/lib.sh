@@ -39,9 +39,10 @@ need() {
 	rm -f "$log"
 }
 
+# apt_install PACKAGE... Lists that can't be brought up to date may still do.
 apt_install() {
-	apt-get update -qq &&
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+	apt-get update -qq || note "the package lists could not be updated; installing from those that are there"
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }
 
 # without_starting COMMAND... runs it while Debian's policy for services says

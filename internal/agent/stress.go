@@ -100,6 +100,7 @@ func (r *run) stressRounds(ctx context.Context, ask *confinev1.StressSpec) error
 	}
 	r.say(&confinev1.ConnectRequest{Message: &confinev1.ConnectRequest_StressDone{StressDone: &confinev1.StressDone{
 		Image: image.Name, Digest: image.Digest, Monitor: r.monitorName(), MonitorVersion: about.GetVersion(), Limits: s.cannotTell(),
+		MissesUncounted: s.sees.GetMissesShortLived(),
 	}}})
 	return nil
 }
@@ -107,7 +108,10 @@ func (r *run) stressRounds(ctx context.Context, ask *confinev1.StressSpec) error
 // cannotTell says what a test with this monitor can't find out.
 func (s *stressTest) cannotTell() []string {
 	out := slices.Clone(s.limits)
-	if !s.comparesMappings() {
+	switch {
+	case !s.sees.GetExecMapping():
+		out = append(out, "this monitor sees no mappings, so that rounds are compared by what they executed alone")
+	case !s.comparesMappings():
 		out = append(out, "mappings that end soon may go unseen by this monitor, so that rounds are compared by what they executed alone")
 	}
 	return out

@@ -38,7 +38,7 @@ func writeStress(o *term.Output, r *confinev1.StressReport) error {
 	if len(r.GetMapped()) > 0 {
 		s.row("mapped", fmt.Sprintf("%d files", len(r.GetMapped())))
 	}
-	s.row("events", fmt.Sprintf("%d seen, %s", r.GetEvents(), s.count(r.GetLost(), "lost")))
+	s.row("events", fmt.Sprintf("%d seen, %s", r.GetEvents(), s.count(r.GetLost(), "lost"))+uncounted(r))
 	s.losses(r)
 	s.storms(r)
 	fmt.Fprintln(o)
@@ -55,6 +55,14 @@ func writeStress(o *term.Output, r *confinev1.StressReport) error {
 	s.row("verdict", s.stressVerdict(r))
 	fmt.Fprintln(o)
 	return nil
+}
+
+// uncounted says that the number of losses isn't the whole of them.
+func uncounted(r *confinev1.StressReport) string {
+	if r.GetMissesUncounted() {
+		return " that it knows of"
+	}
+	return ""
 }
 
 // count colours a number that should be 0.
@@ -117,8 +125,8 @@ func (s summary) storms(r *confinev1.StressReport) {
 			checked, c.GetSeen(), s.count(c.GetMissed(), "missed"), s.count(r.GetMixed(), "mixed up")))
 		return
 	}
-	s.row("storms", fmt.Sprintf("%d executions in %d containers, up to %.0f a second, and %d on the node: %s, %s, %s",
-		c.GetMade(), checked, c.GetRate(), c.GetNodeMade(),
+	s.row("storms", fmt.Sprintf("%d executions in %d %s, up to %.0f a second, and %d on the node: %s, %s, %s",
+		c.GetMade(), checked, plural(uint32(checked), "container", "containers"), c.GetRate(), c.GetNodeMade(),
 		s.count(c.GetMissed(), "missed"), s.count(c.GetDuplicated(), "seen twice"), s.count(c.GetExtra(), "made up")))
 	if c.GetFailed() > 0 {
 		s.row("", s.count(c.GetFailed(), "steps of the storm failed by themselves; the node may lack processes or memory"))
@@ -168,7 +176,11 @@ func (s summary) histogram(r *confinev1.StressReport) {
 		if k.differs {
 			style, what = s.o.Styles.Warn, plural(uint32(n), " differs", " differ")
 		}
-		fmt.Fprintf(s.o, "  %4d %-8s %4d mapped  %s %d%s\n", k.binaries, plural(k.binaries, "binary", "binaries"), k.mappings, style.Render(bar), n, what)
+		mapped := ""
+		if len(r.GetMapped()) > 0 || k.mappings > 0 { // else they aren't compared, or there are none
+			mapped = fmt.Sprintf(" %4d mapped", k.mappings)
+		}
+		fmt.Fprintf(s.o, "  %4d %-8s%s  %s %d%s\n", k.binaries, plural(k.binaries, "binary", "binaries"), mapped, style.Render(bar), n, what)
 	}
 	if len(shapes) > 0 {
 		fmt.Fprintln(s.o)
@@ -244,7 +256,11 @@ func oddity(r *confinev1.StressRound) string {
 
 func (s summary) stressVerdict(r *confinev1.StressReport) string {
 	if r.GetPassed() {
-		return s.o.Styles.Good.Render("passed") + ": all rounds agree, nothing was lost"
+		text := s.o.Styles.Good.Render("passed") + ": all rounds agree, "
+		if r.GetMissesUncounted() {
+			return text + "no loss is known; this monitor can miss executions without counting them (--storm compares with the truth)"
+		}
+		return text + "nothing was lost"
 	}
 	var parts []string
 	add := func(n uint32, what string) {

@@ -63,7 +63,7 @@ func checkStress(spec *confinev1.StressSpec) error {
 	case spec.GetParallel() > maxStressParallel:
 		return bad("%d containers at once are more than the limit of %d", spec.GetParallel(), maxStressParallel)
 	case storm.GetRate() > maxStormRate:
-		return bad("a storm of %d executions a second is more than the limit of %d; 0 is as fast as it goes", storm.GetRate(), maxStormRate)
+		return bad("a storm of %d executions a second is more than the limit of %d; --storm max is as fast as it goes", storm.GetRate(), maxStormRate)
 	case len(spec.GetArgs()) > maxSpec || len(spec.GetEnv()) > maxSpec:
 		return bad("more than %d arguments or variables", maxSpec)
 	}

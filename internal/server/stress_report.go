@@ -14,7 +14,7 @@ func stressReport(spec *confinev1.StressSpec, done *confinev1.StressDone, rounds
 		Image: clean(done.GetImage(), maxText), Digest: clean(done.GetDigest(), 128),
 		Monitor: clean(done.GetMonitor(), 256), MonitorVersion: clean(done.GetMonitorVersion(), 128),
 		Count: spec.GetCount(), Parallel: max(1, spec.GetParallel()), Storm: spec.Storm != nil, StormRate: spec.GetStorm().GetRate(),
-		Limits: cleanAll(done.GetLimits(), maxText, 100),
+		Limits: cleanAll(done.GetLimits(), maxText, 100), MissesUncounted: done.GetMissesUncounted(),
 	}
 	for i := uint32(1); i <= spec.GetCount(); i++ {
 		round := rounds[i]

@@ -49,10 +49,15 @@ func Pad(text string, width int) string {
 	return text + strings.Repeat(" ", max(0, width-ansi.StringWidth(text)))
 }
 
+// nonBreaking is a hyphen at which no line is broken.
+const nonBreaking = "\u2011"
+
 // Wrap breaks text at spaces so that, behind an indent of indent columns, no
 // line is wider than width. Lines after the first carry the indent.
 func Wrap(text string, indent, width int) string {
 	room := max(width-indent, 20)
-	lines := strings.Split(ansi.Wrap(text, room, " "), "\n")
+	// Hyphens are no place to break: they are part of options and names.
+	text = ansi.Wrap(strings.ReplaceAll(text, "-", nonBreaking), room, " ")
+	lines := strings.Split(strings.ReplaceAll(text, nonBreaking, "-"), "\n")
 	return strings.Join(lines, "\n"+strings.Repeat(" ", indent))
 }

@@ -161,6 +161,9 @@ func TestWrap(t *testing.T) {
 	if got, want := Wrap("one two three four five six", 2, 22), "one two three four\n  five six"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if got, want := Wrap("give it an option --log-level", 2, 26), "give it an option\n  --log-level"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 	if got := Wrap("short", 50, 20); got != "short" {
 		t.Errorf("got %q", got)
 	}

@@ -996,9 +996,11 @@ type StressDone struct {
 	Monitor        string `protobuf:"bytes,3,opt,name=monitor,proto3" json:"monitor,omitempty"`
 	MonitorVersion string `protobuf:"bytes,4,opt,name=monitor_version,json=monitorVersion,proto3" json:"monitor_version,omitempty"`
 	// What the test can't tell with this monitor, one sentence each.
-	Limits        []string `protobuf:"bytes,5,rep,name=limits,proto3" json:"limits,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Limits []string `protobuf:"bytes,5,rep,name=limits,proto3" json:"limits,omitempty"`
+	// The monitor can miss executions without counting them.
+	MissesUncounted bool `protobuf:"varint,6,opt,name=misses_uncounted,json=missesUncounted,proto3" json:"misses_uncounted,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *StressDone) Reset() {
@@ -1064,6 +1066,13 @@ func (x *StressDone) GetLimits() []string {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *StressDone) GetMissesUncounted() bool {
+	if x != nil {
+		return x.MissesUncounted
+	}
+	return false
 }
 
 // DescribeMonitors has the agent start each of its monitors and ask it what it
@@ -2092,14 +2101,15 @@ const file_confine_v1_agent_proto_rawDesc = "" +
 	"\bStartRun\x12'\n" +
 	"\x04spec\x18\x01 \x01(\v2\x13.confine.v1.RunSpecR\x04spec\"9\n" +
 	"\vStartStress\x12*\n" +
-	"\x04spec\x18\x01 \x01(\v2\x16.confine.v1.StressSpecR\x04spec\"\x95\x01\n" +
+	"\x04spec\x18\x01 \x01(\v2\x16.confine.v1.StressSpecR\x04spec\"\xc0\x01\n" +
 	"\n" +
 	"StressDone\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x18\n" +
 	"\amonitor\x18\x03 \x01(\tR\amonitor\x12'\n" +
 	"\x0fmonitor_version\x18\x04 \x01(\tR\x0emonitorVersion\x12\x16\n" +
-	"\x06limits\x18\x05 \x03(\tR\x06limits\"1\n" +
+	"\x06limits\x18\x05 \x03(\tR\x06limits\x12)\n" +
+	"\x10misses_uncounted\x18\x06 \x01(\bR\x0fmissesUncounted\"1\n" +
 	"\x10DescribeMonitors\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\"\x7f\n" +

@@ -606,9 +606,12 @@ type StressReport struct {
 	Passed  bool    `protobuf:"varint,20,opt,name=passed,proto3" json:"passed,omitempty"`
 	Seconds float64 `protobuf:"fixed64,21,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	// What could not be removed, with what to do about it.
-	Leftovers     []string `protobuf:"bytes,22,rep,name=leftovers,proto3" json:"leftovers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Leftovers []string `protobuf:"bytes,22,rep,name=leftovers,proto3" json:"leftovers,omitempty"`
+	// The monitor can miss executions without counting them: lost says what it
+	// knows of, and only a storm or marks show the rest.
+	MissesUncounted bool `protobuf:"varint,23,opt,name=misses_uncounted,json=missesUncounted,proto3" json:"misses_uncounted,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *StressReport) Reset() {
@@ -795,6 +798,13 @@ func (x *StressReport) GetLeftovers() []string {
 	return nil
 }
 
+func (x *StressReport) GetMissesUncounted() bool {
+	if x != nil {
+		return x.MissesUncounted
+	}
+	return false
+}
+
 var File_confine_v1_stress_proto protoreflect.FileDescriptor
 
 const file_confine_v1_stress_proto_rawDesc = "" +
@@ -854,7 +864,7 @@ const file_confine_v1_stress_proto_rawDesc = "" +
 	"\x06failed\x18\x06 \x01(\rR\x06failed\x12\x12\n" +
 	"\x04rate\x18\a \x01(\x01R\x04rate\x12\x1a\n" +
 	"\bexamples\x18\b \x03(\tR\bexamples\x12\x1b\n" +
-	"\tnode_made\x18\t \x01(\rR\bnodeMade\"\xef\x04\n" +
+	"\tnode_made\x18\t \x01(\rR\bnodeMade\"\x9a\x05\n" +
 	"\fStressReport\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
@@ -879,7 +889,8 @@ const file_confine_v1_stress_proto_rawDesc = "" +
 	"\x06limits\x18\x13 \x03(\tR\x06limits\x12\x16\n" +
 	"\x06passed\x18\x14 \x01(\bR\x06passed\x12\x18\n" +
 	"\aseconds\x18\x15 \x01(\x01R\aseconds\x12\x1c\n" +
-	"\tleftovers\x18\x16 \x03(\tR\tleftoversB9Z7github.com/confinehq/confine/proto/confine/v1;confinev1b\x06proto3"
+	"\tleftovers\x18\x16 \x03(\tR\tleftovers\x12)\n" +
+	"\x10misses_uncounted\x18\x17 \x01(\bR\x0fmissesUncountedB9Z7github.com/confinehq/confine/proto/confine/v1;confinev1b\x06proto3"
 
 var (
 	file_confine_v1_stress_proto_rawDescOnce sync.Once
