@@ -98,11 +98,15 @@ func (r *run) stressRounds(ctx context.Context, ask *confinev1.StressSpec) error
 	if err := s.all(ctx); err != nil {
 		return fault.Stage("rounds", err)
 	}
-	r.say(&confinev1.ConnectRequest{Message: &confinev1.ConnectRequest_StressDone{StressDone: &confinev1.StressDone{
-		Image: image.Name, Digest: image.Digest, Monitor: r.monitorName(), MonitorVersion: about.GetVersion(), Limits: s.cannotTell(),
-		MissesUncounted: s.sees.GetMissesShortLived(),
-	}}})
+	done := s.result()
+	done.Image, done.Digest, done.Monitor, done.MonitorVersion = image.Name, image.Digest, r.monitorName(), about.GetVersion()
+	r.say(&confinev1.ConnectRequest{Message: &confinev1.ConnectRequest_StressDone{StressDone: done}})
 	return nil
+}
+
+// result says what the monitor's abilities let the test tell.
+func (s *stressTest) result() *confinev1.StressDone {
+	return &confinev1.StressDone{Limits: s.cannotTell(), MissesUncounted: s.sees.GetMissesShortLived()}
 }
 
 // cannotTell says what a test with this monitor can't find out.

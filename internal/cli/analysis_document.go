@@ -185,13 +185,6 @@ func writePointers(o *term.Output, list []analysis.Pointers) error {
 	return term.Table(o, rows)
 }
 
-func analysisIssue(i analysis.Issue) string {
-	if i.Object == "" {
-		return i.Detail
-	}
-	return i.Object + ": " + i.Detail
-}
-
 // writeAnalysis is the answer for a person: every call with the place that
 // needs it, and a summary below.
 func writeAnalysis(o *term.Output, r *analysis.Result) error {
@@ -230,8 +223,8 @@ func writeAnalysis(o *term.Output, r *analysis.Result) error {
 		}
 	}
 	s.row("objects", fmt.Sprintf("%d ELF files, %d known from earlier", len(r.Objects), cached))
-	s.analysisIssues("incomplete", o.Styles.Warn.Render, r.Incomplete)
-	s.analysisIssues("notes", o.Styles.Dim.Render, r.Notes)
+	s.issues("incomplete", o.Styles.Warn.Render, analysisIssues(r.Incomplete))
+	s.issues("notes", o.Styles.Dim.Render, analysisIssues(r.Notes))
 	return nil
 }
 
@@ -247,18 +240,4 @@ func origination(s analysis.Syscall) string {
 	last := reason.Chain[len(reason.Chain)-1]
 	name := first(last.Symbol, fmt.Sprintf("+0x%x", last.Address))
 	return name + " in " + last.Object
-}
-
-func (s summary) analysisIssues(label string, style func(...string) string, list []analysis.Issue) {
-	if len(list) == 0 && label == "incomplete" {
-		s.row(label, "nothing")
-	}
-	for i, issue := range list {
-		if i == mostListed {
-			s.row("", fmt.Sprintf("and %d more, see -o json", len(list)-i))
-			return
-		}
-		s.row(label, style(issue.Kind)+" "+analysisIssue(issue))
-		label = ""
-	}
 }

@@ -218,9 +218,7 @@ func (a *app) sayIncomplete(r *analysis.Result) error {
 	if len(r.Incomplete) == 0 {
 		return nil
 	}
-	for _, issue := range r.Incomplete {
-		fmt.Fprintf(a.err, "incomplete: %s: %s\n", issue.Kind, analysisIssue(issue))
-	}
+	sayMissing(a.err, analysisIssues(r.Incomplete))
 	return errIncomplete
 }
 

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -86,6 +87,11 @@ func result(image string) (*confinev1.Result, error) {
 	case "redis", "r1":
 	case "incomplete":
 		r.Incomplete = []*confinev1.Incomplete{{Kind: "lost-events", Detail: "7 events were lost"}}
+	case "flooded":
+		for i := range 20_000 {
+			r.Incomplete = append(r.Incomplete, &confinev1.Incomplete{Kind: "flood", Object: fmt.Sprintf("/f%d", i), Detail: "is not there"})
+		}
+		r.Incomplete = append(r.Incomplete, &confinev1.Incomplete{Kind: "lost-events", Detail: "7 events were lost"})
 	case "denied":
 		r.Proof = &confinev1.Proof{Status: "denied", Denied: []*confinev1.Denied{{Name: "ptrace", Nr: 101, Process: "/bin/x", Caller: "/bin/x+0x10", Count: 2, Args: []uint64{16, 7}, Text: "ptrace(PTRACE_ATTACH=0x10, 7, NULL, NULL)"}}}
 	case "unproven":
@@ -135,6 +141,13 @@ func (s *fakeServer) Stress(req *confinev1.StressRequest, stream grpc.ServerStre
 		last.Lost, last.Losses = 3, []*confinev1.Loss{{Reason: "the ring buffer was full", Count: 3}}
 		last.Storm = &confinev1.StormCheck{Made: 100, Seen: 98, Missed: 2, Rate: 100, NodeMade: 100, Examples: []string{"missed 2 of /.confine-storm/x"}}
 		r.Storms = last.GetStorm()
+	case "guessing": // as with a monitor that sees no mappings and can miss executions
+		r.Passed, r.MissesUncounted, r.Mapped = true, true, nil
+		for _, round := range r.GetRounds() {
+			round.Mappings = 0
+		}
+	case "toomuch":
+		return status.Error(codes.InvalidArgument, "100 containers at once are more than the limit of 32")
 	case "failing":
 		r.Failed, r.Mixed = 1, 1
 		r.GetRounds()[2].Foreign = []string{"/.confine-storm/confine-r-c1-n0"}

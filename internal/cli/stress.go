@@ -72,7 +72,7 @@ differ, failed or mixed, or events were lost.`,
 		}
 		report, err := a.runStress(cmd.Context(), o, req)
 		if err != nil {
-			return err
+			return usageOf(cmd, err)
 		}
 		if *output == "json" {
 			err = writeProto(a.out, report)

@@ -12,7 +12,7 @@ import (
 const (
 	// labelWidth is the column of a summary's labels.
 	labelWidth = 12
-	// mostListed is how many entries of a long list a summary shows.
+	// mostListed is how many entries of a long list, or of a kind, are shown.
 	mostListed = 6
 )
 
@@ -38,8 +38,8 @@ func writeSummary(o *term.Output, r *confinev1.Result) {
 	s.files(r)
 	s.run(r)
 	s.proof(r.GetProof())
-	s.issues("incomplete", o.Styles.Warn.Render, r.GetIncomplete())
-	s.issues("notes", nil, r.GetNotes())
+	s.issues("incomplete", o.Styles.Warn.Render, resultIssues(r.GetIncomplete()))
+	s.issues("notes", nil, resultIssues(r.GetNotes()))
 	if r.GetId() != "" {
 		s.row("result", o.Styles.Name.Render(r.GetId()))
 		s.row("profile", "confinectl export "+r.GetId()+" > profile.json")
@@ -176,46 +176,13 @@ func deniedText(d *confinev1.Denied) string {
 	return text
 }
 
-func (s summary) issues(label string, style func(...string) string, list []*confinev1.Incomplete) {
-	if len(list) == 0 {
-		if label == "incomplete" {
-			s.row(label, "nothing")
-		}
-		return
-	}
-	for i, issue := range list {
-		if i == mostListed {
-			s.row("", fmt.Sprintf("and %d more, see -o json", len(list)-i))
-			return
-		}
-		kind := issue.GetKind()
-		if style != nil {
-			kind = style(kind)
-		}
-		if i > 0 {
-			label = ""
-		}
-		s.row(label, kind+" "+issueText(issue))
-	}
-}
-
-// issueText is object and detail of an issue.
-func issueText(issue *confinev1.Incomplete) string {
-	if issue.GetObject() == "" {
-		return issue.GetDetail()
-	}
-	return issue.GetObject() + ": " + issue.GetDetail()
-}
-
 // writeVerdict says in plain lines what a script's log should keep: with
 // quiet, only what keeps the result from being complete and proven.
 func writeVerdict(w io.Writer, r *confinev1.Result, quiet bool) {
 	if !quiet {
 		fmt.Fprintf(w, "result %s: %d calls allowed for %s\n", first(r.GetId(), "-"), len(r.GetSyscalls()), r.GetImage())
 	}
-	for _, issue := range r.GetIncomplete() {
-		fmt.Fprintf(w, "incomplete: %s: %s\n", issue.GetKind(), issueText(issue))
-	}
+	sayMissing(w, resultIssues(r.GetIncomplete()))
 	for _, d := range r.GetProof().GetDenied() {
 		fmt.Fprintf(w, "denied: %s\n", deniedText(d))
 	}

@@ -32,7 +32,7 @@ func checkUnresolved(cmd *cobra.Command, value string) error {
 // sayUnresolved lists the places that can make any call.
 func (a *app) sayUnresolved(e *analysis.UnresolvedError) error {
 	for _, p := range e.Places {
-		fmt.Fprintf(a.err, "unresolved: %s\n", analysisIssue(p))
+		fmt.Fprintf(a.err, "unresolved: %s\n", newIssue(p.Kind, p.Object, p.Detail).text)
 	}
 	return fmt.Errorf("%s; --on-unresolved widen allows every call, observe only what is known", e.Summary())
 }
