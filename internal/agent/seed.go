@@ -1,12 +1,10 @@
 package agent
 
 import (
-	"bufio"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/confinehq/confine/internal/agent/observe"
 	"github.com/confinehq/confine/pkg/monitor/procfs"
@@ -78,27 +76,11 @@ func containerProcesses(pid int) []int {
 func executableMappings(r io.Reader) []string {
 	var names []string
 	seen := map[string]bool{}
-	for s := bufio.NewScanner(r); s.Scan(); {
-		// "start-end perms offset device inode   name"
-		fields := strings.Fields(s.Text())
-		if len(fields) < 6 || !strings.Contains(fields[1], "x") || fields[4] == "0" {
-			continue
-		}
-		name := mappedName(s.Text())
-		if !seen[name] {
-			seen[name] = true
-			names = append(names, name)
+	for m := range procfs.Mappings(r) {
+		if m.Executable && m.Inode != 0 && !seen[m.Name] {
+			seen[m.Name] = true
+			names = append(names, m.Name)
 		}
 	}
 	return names
-}
-
-// mappedName returns the rest of a line after five fields; the kernel writes a
-// newline in a name as \012.
-func mappedName(line string) string {
-	for range 5 {
-		line = strings.TrimLeft(line, " ")
-		_, line, _ = strings.Cut(line, " ")
-	}
-	return strings.ReplaceAll(strings.TrimLeft(line, " "), `\012`, "\n")
 }

@@ -372,6 +372,7 @@ func health(c *runner.Container, h *runner.Healthcheck, args []string, own func(
 	if interval <= 0 {
 		interval = time.Second
 	}
+	interval = min(max(interval, 100*time.Millisecond), 5*time.Second)
 	timeout := h.Timeout
 	if timeout <= 0 {
 		timeout = 30 * time.Second // Docker's default
@@ -386,5 +387,5 @@ func health(c *runner.Container, h *runner.Healthcheck, args []string, own func(
 			err = fmt.Errorf("healthcheck ended with status %d", code)
 		}
 		return err
-	}, min(interval, 5*time.Second)
+	}, interval
 }

@@ -63,11 +63,19 @@ func needsOf(ctx context.Context, exe *executable, within time.Duration) (needs,
 	if limited.Err() != nil {
 		return needs{}, fmt.Errorf("it hung: it did not say within %v what it needs, and was killed; install a monitor that is made with package monitor", within)
 	}
-	var n needs
-	if err != nil || json.Unmarshal(out.bytes, &n) != nil {
+	if err != nil {
 		return needs{}, nil
 	}
-	return n, nil
+	return parseNeeds(out.bytes), nil
+}
+
+// parseNeeds reads the answer; what isn't one needs nothing.
+func parseNeeds(answer []byte) needs {
+	var n needs
+	if json.Unmarshal(answer, &n) != nil {
+		return needs{}
+	}
+	return n
 }
 
 // limitedBuffer keeps the beginning of what is written to it.

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 	"github.com/confinehq/confine/plugins/monitor-ebpf/bpf"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
@@ -26,22 +26,22 @@ func (d *decoder) unmapped(ev *bpf.MonitorEvent) {
 		d.sink.Lost(1, "a mapping was gone before it could be read")
 	}
 	for _, m := range found {
-		if m.inode == 0 {
+		if m.Inode == 0 {
 			continue // of no file
 		}
 		d.mapping(ev.Image, &confinev1.Mapping{
-			Time: ev.Time, Pid: int32(ev.Pid), Path: m.path,
-			File: &confinev1.FileId{Inode: m.inode, Device: m.device},
+			Time: ev.Time, Pid: int32(ev.Pid), Path: m.Name,
+			File: &confinev1.FileId{Inode: m.Inode, Device: unix.Mkdev(m.Major, m.Minor)},
 		})
 	}
 }
 
 // whole reports whether mappings, sorted as the kernel lists them, cover a
 // range.
-func whole(list []mapping, start, end uint64) bool {
+func whole(list []procfs.Mapping, start, end uint64) bool {
 	for _, m := range list {
-		if m.start <= start {
-			start = max(start, m.end)
+		if m.Start <= start {
+			start = max(start, m.End)
 		}
 	}
 	return start >= end
@@ -51,25 +51,18 @@ func whole(list []mapping, start, end uint64) bool {
 // the offset in it; "" when that can't be told any more.
 func objectAt(pid uint32, addr uint64) (path string, offset uint64) {
 	found, err := mappings(pid, addr, addr+1)
-	if err != nil || len(found) == 0 || found[0].inode == 0 {
+	if err != nil || len(found) == 0 || found[0].Inode == 0 {
 		return "", 0
 	}
-	return found[0].path, addr - found[0].start + found[0].offset
-}
-
-// mapping is what is mapped somewhere.
-type mapping struct {
-	start, end    uint64
-	offset        uint64 // of start, in the file
-	inode, device uint64 // 0 without a file
-	path          string // in the process's own root
+	return found[0].Name, addr - found[0].Start + found[0].Offset
 }
 
 // errNoMappings is that of a process which has none any more: it ends.
 var errNoMappings = errors.New("the process has no mappings")
 
-// mappings lists what is mapped in [start, end) of a process.
-func mappings(pid uint32, start, end uint64) ([]mapping, error) {
+// mappings lists what is mapped in [start, end) of a process, by names of the
+// process's own root.
+func mappings(pid uint32, start, end uint64) ([]procfs.Mapping, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return nil, err
@@ -82,50 +75,16 @@ func mappings(pid uint32, start, end uint64) ([]mapping, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []mapping
+	var out []procfs.Mapping
 	for line := range strings.Lines(string(text)) {
-		m, ok := parseMapping(line)
-		if !ok || m.start >= end || m.end <= start {
+		m, ok := procfs.ParseMapping(line)
+		if !ok || m.Start >= end || m.End <= start {
 			continue
 		}
-		m.path = inRoot(m.path, root)
+		m.Name = valid([]byte(inRoot(m.Name, root)))
 		out = append(out, m)
 	}
 	return out, nil
-}
-
-// parseMapping reads a line of /proc/PID/maps; it reports false for what is
-// none.
-func parseMapping(line string) (mapping, bool) {
-	// start-end perms offset major:minor inode path, the path after blanks
-	f := strings.SplitN(line, " ", 6)
-	if len(f) < 5 {
-		return mapping{}, false
-	}
-	from, to, _ := strings.Cut(f[0], "-")
-	major, minor, _ := strings.Cut(f[3], ":")
-	var m mapping
-	var maj, min uint64
-	for _, n := range []struct {
-		text string
-		base int
-		to   *uint64
-	}{
-		{from, 16, &m.start}, {to, 16, &m.end}, {f[2], 16, &m.offset},
-		{major, 16, &maj}, {minor, 16, &min}, {strings.TrimSpace(f[4]), 10, &m.inode},
-	} {
-		v, err := strconv.ParseUint(n.text, n.base, 64)
-		if err != nil {
-			return mapping{}, false
-		}
-		*n.to = v
-	}
-	m.device = unix.Mkdev(uint32(maj), uint32(min))
-	if len(f) == 6 {
-		m.path = strings.TrimLeft(strings.TrimSuffix(f[5], "\n"), " ")
-		m.path = strings.ReplaceAll(m.path, `\012`, "\n")
-	}
-	return m, true
 }
 
 // inRoot turns a path as this process sees it into one of the other's root.

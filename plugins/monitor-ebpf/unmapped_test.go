@@ -4,28 +4,44 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 )
 
-func TestParseMapping(t *testing.T) {
-	for line, want := range map[string]mapping{
-		"7f00-7f10 r-xp 00002000 fd:01 77     /usr/lib/a b.so\n": {0x7f00, 0x7f10, 0x2000, 77, 0xfd01, "/usr/lib/a b.so"},
-		"7f00-7f10 rwxp 00000000 00:00 0 \n":                     {start: 0x7f00, end: 0x7f10},
-		"7f00-7f10 rwxp 00000000 00:00 0\n":                      {start: 0x7f00, end: 0x7f10},
-		"7f00-7f10 r--p 00000000 00:01 5      /new\\012line\n":   {0x7f00, 0x7f10, 0, 5, 1, "/new\nline"},
-	} {
-		if got, ok := parseMapping(line); !ok || got != want {
-			t.Errorf("%q: %+v, want %+v", line, got, want)
-		}
+// A file's name needs not be text, and is sent as text all the same.
+func TestMappingsAreText(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a\xffb\r")
+	if err := os.WriteFile(path, make([]byte, os.Getpagesize()), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if m, ok := parseMapping("no mapping\n"); ok {
-		t.Errorf("%+v from nonsense", m)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	data, err := unix.Mmap(int(f.Fd()), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(data)
+	own, err := mappings(uint32(os.Getpid()), 0, ^uint64(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(own, func(m procfs.Mapping) bool { return strings.HasSuffix(m.Name, "/a\uFFFDb\r") }) {
+		t.Errorf("no mapping of %q among %+v", path, own)
 	}
 }
 
 // What isn't there any more is noticed, a hole as well as all of it.
 func TestWhole(t *testing.T) {
-	list := []mapping{{start: 10, end: 20}, {start: 20, end: 30}, {start: 40, end: 50}}
+	list := []procfs.Mapping{{Start: 10, End: 20}, {Start: 20, End: 30}, {Start: 40, End: 50}}
 	for _, c := range []struct {
 		start, end uint64
 		want       bool

@@ -10,11 +10,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
 // version is part of every key: measuring differently makes a new floor.
 const version = 2
+
+// lastCall is above every number of a call; the kernel's tables end before.
+const lastCall = 4095
 
 // Key is what a floor depends on.
 type Key struct {
@@ -72,11 +76,20 @@ func (s *Store) Get(k Key) ([]int32, bool) {
 	if err != nil {
 		return nil, false
 	}
+	return decode(raw, k)
+}
+
+// decode reads a file of a Store, which must be that of a key.
+func decode(raw []byte, k Key) ([]int32, bool) {
 	var e entry
 	if json.Unmarshal(raw, &e) != nil || e.Key != k || len(e.Calls) == 0 {
 		return nil, false
 	}
-	return e.Calls, true
+	if slices.ContainsFunc(e.Calls, func(nr int32) bool { return nr < 0 || nr > lastCall }) {
+		return nil, false
+	}
+	slices.Sort(e.Calls)
+	return slices.Compact(e.Calls), true
 }
 
 // Put keeps a floor.

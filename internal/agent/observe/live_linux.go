@@ -1,13 +1,13 @@
 package observe
 
 import (
-	"bufio"
 	"io"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 )
 
 // maxMaps bounds what is read of a process's list of mappings, in bytes.
@@ -50,19 +50,9 @@ func liveNames(e event) []string {
 	}
 	defer maps.Close()
 	var names []string
-	for s := bufio.NewScanner(io.LimitReader(maps, maxMaps)); s.Scan(); {
-		// "start-end perms offset device inode   name"
-		fields := strings.Fields(s.Text())
-		if len(fields) < 6 || !strings.Contains(fields[1], "x") {
-			continue
-		}
-		inode, err := strconv.ParseUint(fields[4], 10, 64)
-		if err != nil || inode == 0 {
-			continue
-		}
-		_, text, _ := strings.Cut(s.Text(), fields[5])
-		if inode == e.inode || contractName(strings.ReplaceAll(fields[5]+text, `\012`, "\n")) == e.name {
-			names = append(names, dir+"/map_files/"+fields[0])
+	for m := range procfs.Mappings(io.LimitReader(maps, maxMaps)) {
+		if m.Executable && m.Inode != 0 && (m.Inode == e.inode || contractName(m.Name) == e.name) {
+			names = append(names, dir+"/map_files/"+m.MapFile())
 		}
 	}
 	return names

@@ -2,15 +2,12 @@ package runner
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,7 +20,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/moby/sys/signal"
 	"google.golang.org/grpc/codes"
 
 	"github.com/confinehq/confine/internal/agent/fault"
@@ -43,71 +39,6 @@ type Image struct {
 
 	image       containerd.Image
 	snapshotter string
-}
-
-// ImageConfig is what the image states about running it. It is read from the
-// raw configuration, because the OCI type lacks Docker's healthcheck.
-type ImageConfig struct {
-	Entrypoint   []string
-	Cmd          []string
-	Env          []string
-	User         string
-	WorkingDir   string
-	StopSignal   string
-	ExposedPorts map[string]struct{}
-	Healthcheck  *Healthcheck
-}
-
-// Healthcheck is Docker's.
-type Healthcheck struct {
-	// Test is {"NONE"}, {"CMD", args...} or {"CMD-SHELL", command}.
-	Test     []string
-	Interval time.Duration
-	Timeout  time.Duration
-	// StartInterval is the interval while the container starts.
-	StartInterval time.Duration
-}
-
-// Args returns the argument vector of the check, nil when there is none.
-func (h *Healthcheck) Args() []string {
-	if h == nil || len(h.Test) < 2 {
-		return nil
-	}
-	switch h.Test[0] {
-	case "CMD":
-		return h.Test[1:]
-	case "CMD-SHELL":
-		return []string{"/bin/sh", "-c", h.Test[1]}
-	default:
-		return nil
-	}
-}
-
-// TCPPorts returns the exposed TCP ports, sorted.
-func (c ImageConfig) TCPPorts() []uint16 {
-	var ports []uint16
-	for p := range c.ExposedPorts {
-		num, proto, _ := strings.Cut(p, "/")
-		if proto != "" && proto != "tcp" {
-			continue
-		}
-		first, last, isRange := strings.Cut(num, "-")
-		lo, err := strconv.ParseUint(first, 10, 16)
-		if err != nil {
-			continue
-		}
-		hi := lo
-		if isRange {
-			if hi, err = strconv.ParseUint(last, 10, 16); err != nil || hi < lo || hi-lo > 64 {
-				hi = lo
-			}
-		}
-		for ; lo <= hi; lo++ {
-			ports = append(ports, uint16(lo))
-		}
-	}
-	sort.Slice(ports, func(i, j int) bool { return ports[i] < ports[j] })
-	return ports
 }
 
 // NormalizeReference turns what a user types into a full reference.
@@ -205,24 +136,21 @@ func (r *Runner) describe(ctx context.Context, name string, image containerd.Ima
 	if err != nil {
 		return nil, r.daemon(fmt.Errorf("find configuration of %s: %w", name, err))
 	}
+	if desc.Size > maxConfig {
+		return nil, fault.New(codes.FailedPrecondition, "configuration of image %s has %d bytes, the limit is %d", name, desc.Size, maxConfig)
+	}
 	raw, err := content.ReadBlob(ctx, image.ContentStore(), desc)
 	if err != nil {
 		return nil, r.daemon(fmt.Errorf("read configuration of %s: %w", name, err))
 	}
-	var doc struct {
-		Architecture string
-		OS           string
-		Variant      string
-		Config       ImageConfig
-	}
-	if err := json.Unmarshal(raw, &doc); err != nil {
+	platform, config, err := parseConfig(raw)
+	if err != nil {
 		return nil, fault.New(codes.FailedPrecondition, "configuration of image %s is not valid: %w", name, err)
 	}
-	platform := doc.OS + "/" + doc.Architecture
 	if parsed, err := platforms.Parse(platform); err != nil || !platforms.Default().Match(parsed) {
 		return nil, otherPlatform(name, platform)
 	}
-	return &Image{Name: name, Digest: image.Target().Digest.String(), Platform: platform, Config: doc.Config, image: image}, nil
+	return &Image{Name: name, Digest: image.Target().Digest.String(), Platform: platform, Config: config, image: image}, nil
 }
 
 func (r *Runner) pull(ctx context.Context, name, namespace, snapshotter string) (containerd.Image, error) {
@@ -279,11 +207,4 @@ func (r *Runner) alive() bool {
 }
 
 // StopSignal is what asks the container to end.
-func (i *Image) StopSignal() syscall.Signal {
-	if s := i.Config.StopSignal; s != "" {
-		if sig, err := signal.ParseSignal(s); err == nil {
-			return sig
-		}
-	}
-	return syscall.SIGTERM
-}
+func (i *Image) StopSignal() syscall.Signal { return i.Config.stopSignal() }

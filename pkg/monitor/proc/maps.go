@@ -1,11 +1,11 @@
 package proc
 
 import (
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/confinehq/confine/pkg/monitor/procfs"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -39,30 +39,11 @@ func parseMaps(text, root string) []File {
 // parseMap reads one line; it reports false for what isn't an executable
 // mapping of a file.
 func parseMap(line string) (File, bool) {
-	// start-end perms offset major:minor inode path, the path after blanks
-	f := strings.SplitN(line, " ", 6)
-	if len(f) < 6 || len(f[1]) < 4 || f[1][2] != 'x' || f[4] == "0" {
+	m, ok := procfs.ParseMapping(line)
+	if !ok || !m.Executable || m.Inode == 0 || !strings.HasPrefix(m.Name, "/") {
 		return File{}, false
 	}
-	inode, err := strconv.ParseUint(f[4], 10, 64)
-	if err != nil {
-		return File{}, false
-	}
-	major, minor, _ := strings.Cut(f[3], ":")
-	maj, err := strconv.ParseUint(major, 16, 32)
-	if err != nil {
-		return File{}, false
-	}
-	min, err := strconv.ParseUint(minor, 16, 32)
-	if err != nil {
-		return File{}, false
-	}
-	path := strings.TrimLeft(strings.TrimSuffix(f[5], "\n"), " ")
-	path = strings.ReplaceAll(path, `\012`, "\n")
-	if !strings.HasPrefix(path, "/") {
-		return File{}, false
-	}
-	return File{Path: path, ID: &confinev1.FileId{Inode: inode, Device: unix.Mkdev(uint32(maj), uint32(min))}}, true
+	return File{Path: m.Name, ID: &confinev1.FileId{Inode: m.Inode, Device: unix.Mkdev(m.Major, m.Minor)}}, true
 }
 
 // inRoot turns a path as this process sees it into one of a process with that
