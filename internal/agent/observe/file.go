@@ -105,10 +105,7 @@ func (c *Collector) see(e event) *file {
 // the run is several files, of which the later ones get a number. mu is held.
 func (c *Collector) place(e event, got found) (f *file, fresh bool) {
 	for n := 1; ; n++ {
-		slot := got.path
-		if n > 1 {
-			slot = fmt.Sprintf("%s (%d)", got.path, n)
-		}
+		slot := slotOf(got.path, n)
 		old, taken := c.files[slot]
 		switch {
 		case taken && old.sameAs(e, got):
@@ -127,9 +124,40 @@ func (c *Collector) place(e event, got found) (f *file, fresh bool) {
 			f.content = &Content{file: got.open, stamp: got.stamp}
 		}
 		c.files[slot] = f
-		c.lastNew = time.Now()
+		if n > 1 && got.open != nil {
+			c.unread[f] = time.Now()
+		} else {
+			c.lastNew = time.Now()
+		}
 		return f, true
 	}
+}
+
+// slotOf names the nth content of a path.
+func slotOf(path string, n int) string {
+	if n == 1 {
+		return path
+	}
+	return fmt.Sprintf("%s (%d)", path, n)
+}
+
+// wasRead counts a file as new unless its path has had this content. mu is held.
+func (c *Collector) wasRead(f *file) {
+	at, waits := c.unread[f]
+	if !waits {
+		return
+	}
+	delete(c.unread, f)
+	for n := 1; f.seen.Sha256 != ""; n++ {
+		old, ok := c.files[slotOf(f.base, n)]
+		if !ok {
+			break
+		}
+		if old != f && old.seen.Sha256 == f.seen.Sha256 {
+			return
+		}
+	}
+	c.lastNew = later(c.lastNew, at)
 }
 
 // sameAs reports whether what was found is this file.
@@ -274,6 +302,7 @@ func (c *Collector) read(f *file) {
 		digest, err := c.hash(f.content)
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		defer c.wasRead(f)
 		if err != nil {
 			f.seen.Error, f.lack = fmt.Sprintf("read it: %v", err), kindUnreadable
 			if f.content.changed() {

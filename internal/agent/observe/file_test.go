@@ -3,6 +3,7 @@ package observe
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -22,5 +23,51 @@ func TestMemoryFile(t *testing.T) {
 	files := c.Finish().Files
 	if len(files) != 1 || !files[0].GetMapped() || files[0].GetExecuted() != 1 || !strings.Contains(files[0].GetError(), "memory") {
 		t.Errorf("files %v, want one in memory that was executed and mapped", files)
+	}
+}
+
+type keepAll struct{}
+
+func (keepAll) Keep(string, *Content) bool { return true }
+
+// A run isn't kept waiting by a file that is written again and again as it was.
+func TestRewrittenFile(t *testing.T) {
+	dir := t.TempDir()
+	root, err := rootfs.NewDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := New(context.Background(), root, keepAll{}, Options{})
+	put := func(text string) {
+		name := filepath.Join(dir, "new")
+		if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(name, filepath.Join(dir, "program")); err != nil {
+			t.Fatal(err)
+		}
+		c.Handle(&confinev1.WatchResponse{Event: &confinev1.WatchResponse_Exec{Exec: &confinev1.Exec{Pid: 1 << 30, Path: "/program"}}})
+		c.work.Wait()
+	}
+	put("one")
+	first := c.LastNew()
+	put("one")
+	if files, _ := c.Counts(); files != 2 {
+		t.Fatalf("%d files, want 2: the second isn't noticed", files)
+	}
+	if again := c.LastNew(); again != first {
+		t.Errorf("new again after %v, want not new", again.Sub(first))
+	}
+	put("two")
+	second := c.LastNew()
+	if !second.After(first) {
+		t.Error("another content isn't new")
+	}
+	put("one")
+	if again := c.LastNew(); again != second {
+		t.Errorf("an earlier content is new after %v, want not new", again.Sub(second))
+	}
+	if files := c.Finish().Files; len(files) != 2 {
+		t.Errorf("%d files in the end, want one for each content: %v", len(files), files)
 	}
 }

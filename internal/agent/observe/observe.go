@@ -69,7 +69,11 @@ type Collector struct {
 	lost    uint64
 	missing []*confinev1.Incomplete
 	full    bool
+	// lastNew is when the last new file appeared. unread holds when files
+	// appeared at paths that are known: they are new unless their content is
+	// known, too.
 	lastNew time.Time
+	unread  map[*file]time.Time
 }
 
 type fileKey struct {
@@ -133,7 +137,7 @@ func New(ctx context.Context, root rootfs.Root, keep Keeper, o Options) *Collect
 		Options: o, root: root, ctx: ctx, keep: keep,
 		files: map[string]*file{}, known: map[fileKey]*file{}, images: map[int32]string{}, called: map[string]string{},
 		origins: newOrigins(o.First), own: map[int32]bool{},
-		counts: map[deniedKey]uint32{}, lastNew: time.Now(), slots: make(chan struct{}, hashers),
+		counts: map[deniedKey]uint32{}, lastNew: time.Now(), unread: map[*file]time.Time{}, slots: make(chan struct{}, hashers),
 	}
 }
 
@@ -145,11 +149,23 @@ func (c *Collector) Own(pid int32) {
 	c.own[pid] = true
 }
 
-// LastNew is when the last file appeared that had not been seen before.
+// LastNew is when the last file appeared that had not been seen before. One that
+// is written again with the content that it had is not new.
 func (c *Collector) LastNew() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.lastNew
+	last := c.lastNew
+	for _, at := range c.unread {
+		last = later(last, at)
+	}
+	return last
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // Counts returns how many files and how many executed programs are known.
