@@ -73,8 +73,34 @@ func (d *Dir) Digest(ctx context.Context, path string) (string, error) {
 	return digest, nil
 }
 
+// KnownDigest implements Knower.
+func (d *Dir) KnownDigest(ctx context.Context, path string) (string, bool) {
+	n, err := d.resolve(ctx, path)
+	if err != nil {
+		return "", false
+	}
+	defer n.close()
+	return d.known(n)
+}
+
+// known is the digest of a file that was read before.
+func (d *Dir) known(n *node) (string, bool) {
+	if n.kind() != KindFile {
+		return "", false
+	}
+	return d.digests.get(keyOf(&n.stat))
+}
+
 func (d *Dir) digest(ctx context.Context, path string) (string, error) {
-	f, err := d.open(ctx, path)
+	n, err := d.resolve(ctx, path)
+	if err != nil {
+		return "", err
+	}
+	defer n.close()
+	if digest, ok := d.known(n); ok {
+		return digest, nil
+	}
+	f, err := n.open()
 	if err != nil {
 		return "", err
 	}
@@ -82,9 +108,6 @@ func (d *Dir) digest(ctx context.Context, path string) (string, error) {
 	before, err := f.key()
 	if err != nil {
 		return "", err
-	}
-	if digest, ok := d.digests.get(before); ok {
-		return digest, nil
 	}
 	digest, err := hash(ctx, f, before.size)
 	if err != nil {

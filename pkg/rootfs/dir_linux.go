@@ -74,6 +74,11 @@ func (d *Dir) open(ctx context.Context, path string) (*dirFile, error) {
 		return nil, err
 	}
 	defer n.close()
+	return n.open()
+}
+
+// open opens a regular file.
+func (n *node) open() (*dirFile, error) {
 	if n.kind() != KindFile {
 		return nil, ErrNotRegular
 	}

@@ -158,6 +158,44 @@ func TestDigestFollowsContent(t *testing.T) {
 	}
 }
 
+// TestKnownDigest asks for a digest before the file is read, afterwards, and when
+// it has changed.
+func TestKnownDigest(t *testing.T) {
+	dir := t.TempDir()
+	d := newDir(t, dir)
+	file := filepath.Join(dir, "f")
+	if err := os.WriteFile(file, []byte("one"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	known := func() string {
+		digest, ok := d.KnownDigest(t.Context(), "/f")
+		if ok != (digest != "") {
+			t.Errorf("%q, %v", digest, ok)
+		}
+		return digest
+	}
+	if got := known(); got != "" {
+		t.Errorf("%q is known of a file that wasn't read", got)
+	}
+	time.Sleep(1100 * time.Millisecond) // what changed just now isn't kept
+	want, err := d.Digest(t.Context(), "/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := known(); got != want {
+		t.Errorf("%q is known, want %q", got, want)
+	}
+	if err := os.WriteFile(file, []byte("two"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := known(); got != "" {
+		t.Errorf("%q is known of a file that changed", got)
+	}
+	if got, ok := d.KnownDigest(t.Context(), "/none"); ok {
+		t.Errorf("%q is known of a file that isn't there", got)
+	}
+}
+
 func TestTooLarge(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "sparse"), nil, 0o644); err != nil {

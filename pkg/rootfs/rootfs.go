@@ -65,3 +65,9 @@ type Root interface {
 	// ReadDir returns the sorted names in the directory that path resolves to.
 	ReadDir(ctx context.Context, path string) ([]string, error)
 }
+
+// Knower is a Root that may know a file's Digest without reading it.
+type Knower interface {
+	// KnownDigest returns it, false when the file must be read or can't be.
+	KnownDigest(ctx context.Context, path string) (string, bool)
+}

@@ -49,20 +49,27 @@ func (n *node) entry() Entry {
 	return e
 }
 
-// resolve walks path one component at a time, each opened without following
-// links from the descriptor of the directory before it. ".." goes back to a
-// descriptor that the walk came through, never to what the kernel thinks is
-// the parent now. So no rename can lead the walk out of the root.
+// resolve finds what a path is: in few steps where that is possible.
 func (d *Dir) resolve(ctx context.Context, path string) (*node, error) {
-	if path == "" {
+	switch {
+	case path == "":
 		return nil, unix.ENOENT
-	}
-	if len(path) >= maxPath {
+	case len(path) >= maxPath:
 		return nil, unix.ENAMETOOLONG
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
 	}
 	if n, err := d.direct(path); n != nil || errors.Is(err, unix.ENOENT) {
 		return n, err
 	}
+	return d.byParts(ctx, path)
+}
+
+// byParts walks path one component at a time, each opened without following
+// links from the descriptor of the directory before it. ".." goes back to a
+// descriptor that the walk came through, never to what the kernel thinks is
+// the parent now. So no rename can lead the walk out of the root.
+func (d *Dir) byParts(ctx context.Context, path string) (*node, error) {
 	w, err := d.newWalk()
 	if err != nil {
 		return nil, err
@@ -93,28 +100,48 @@ func (d *Dir) resolve(ctx context.Context, path string) (*node, error) {
 	return w.finish()
 }
 
-// direct resolves a path that is canonical already in one step. It returns no
-// node for any other: where there are links on the way, or where the kernel
-// lacks openat2 (before 5.6). Without links and ".." the way leads down only, so
-// that no rename can lead it out of the root.
+// direct resolves a path in few steps of the kernel, none of which follows a
+// link: links at the end of the path and in its first part, such as /lib, are
+// put into the path as text. It returns no node for what that doesn't resolve,
+// and where the kernel lacks openat2 (before 5.6). Without links and ".." each
+// step leads down only, so that no rename can lead it out of the root.
 func (d *Dir) direct(p string) (*node, error) {
-	if len(p) < 2 || p[0] != '/' || path.Clean(p) != p {
-		return nil, nil
+	for range maxLinks + 1 {
+		if len(p) < 2 || len(p) >= maxPath || p[0] != '/' || path.Clean(p) != p {
+			return nil, nil
+		}
+		n, err := d.down(p)
+		switch {
+		case errors.Is(err, unix.ELOOP):
+			p = d.behindFirst(p)
+		case err != nil:
+			return nil, err
+		case n.stat.Mode&unix.S_IFMT == unix.S_IFLNK:
+			target, err := readlink(n.fd)
+			n.close()
+			if err != nil {
+				return nil, err
+			}
+			p = behind(path.Dir(p), target)
+		default:
+			return n, nil
+		}
 	}
-	conn, err := d.root.SyscallConn()
+	return nil, nil
+}
+
+// down opens a path without links, but for its last part, which may be one. Where
+// there are others the error is ELOOP.
+func (d *Dir) down(p string) (*node, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH}
+	n := &node{path: p}
+	err := d.at(func(root int) (err error) {
+		n.fd, err = unix.Openat2(root, p[1:], &how)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	fd := -1
-	var openErr error
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH}
-	if err := conn.Control(func(root uintptr) { fd, openErr = unix.Openat2(int(root), p[1:], &how) }); err != nil {
-		return nil, err
-	}
-	if openErr != nil {
-		return nil, openErr
-	}
-	n := &node{fd: fd, path: p}
 	if err := n.look(); err != nil {
 		n.close()
 		return nil, err
@@ -122,10 +149,59 @@ func (d *Dir) direct(p string) (*node, error) {
 	return n, nil
 }
 
+// at calls do with the descriptor of the root, which stays open meanwhile.
+func (d *Dir) at(do func(root int) error) error {
+	conn, err := d.root.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var doErr error
+	if err := conn.Control(func(root uintptr) { doErr = do(int(root)) }); err != nil {
+		return err
+	}
+	return doErr
+}
+
+// behindFirst puts the target of a link that is the first part of a path into
+// the path; "" when it is none.
+func (d *Dir) behindFirst(p string) string {
+	first, rest, _ := strings.Cut(p[1:], "/")
+	var buf [maxPath]byte
+	var count int
+	err := d.at(func(root int) (err error) {
+		count, err = unix.Readlinkat(root, first, buf[:])
+		return err
+	})
+	if err != nil || count == len(buf) {
+		return ""
+	}
+	if p = behind("/", string(buf[:count])); p == "" {
+		return ""
+	}
+	return p + "/" + rest
+}
+
+// behind is the path of a link's target, whose folder is dir; "" where a step
+// back may make it another one.
+func behind(dir, target string) string {
+	switch {
+	case target == "" || strings.Contains(target, ".."):
+		return ""
+	case target[0] == '/':
+		return target
+	case dir == "/":
+		return dir + target
+	}
+	return dir + "/" + target
+}
+
 // look finds out what the node is.
 func (n *node) look() error {
 	if err := unix.Fstat(n.fd, &n.stat); err != nil {
 		return err
+	}
+	if n.stat.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return nil
 	}
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(n.fd, &st); err != nil {
@@ -160,19 +236,13 @@ type walk struct {
 func (d *Dir) newWalk() (*walk, error) {
 	// A duplicate, so that a Close at the same time can't hand the number to
 	// another file.
-	conn, err := d.root.SyscallConn()
+	fd := -1
+	err := d.at(func(root int) (err error) {
+		fd, err = unix.FcntlInt(uintptr(root), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	})
 	if err != nil {
 		return nil, err
-	}
-	fd := -1
-	var dupErr error
-	if err := conn.Control(func(root uintptr) {
-		fd, dupErr = unix.FcntlInt(root, unix.F_DUPFD_CLOEXEC, 0)
-	}); err != nil {
-		return nil, err
-	}
-	if dupErr != nil {
-		return nil, dupErr
 	}
 	return &walk{fds: []int{fd}}, nil
 }

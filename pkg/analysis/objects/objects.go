@@ -146,6 +146,13 @@ func (s *Set) Load(ctx context.Context, path string) (*Object, error) {
 }
 
 func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
+	if k, ok := s.root.(rootfs.Knower); ok && s.memory != nil {
+		if sum, ok := k.KnownDigest(ctx, e.Path); ok {
+			if o := s.remembered(e, sum); o != nil {
+				return o, nil
+			}
+		}
+	}
 	if err := s.magic(ctx, e.Path); err != nil {
 		return nil, err
 	}
@@ -153,13 +160,10 @@ func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("digest %s: %w", e.Path, err)
 	}
-	o := &Object{Path: e.Path, SHA256: sum, Size: e.Size, set: s, done: make(chan struct{})}
-	if k := s.memory.get(sum); k != nil {
-		o.Cached, o.Header, o.known = true, k.header, k
-		close(o.done)
-		s.count(1, 1)
+	if o := s.remembered(e, sum); o != nil {
 		return o, nil
 	}
+	o := s.object(e, sum)
 	if data := s.cached(ctx, sum); data != nil {
 		if h, err := facts.DecodeHeader(data); err == nil {
 			o.Cached, o.Header = true, h
@@ -186,6 +190,24 @@ func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
 	s.count(0, 1)
 	s.wait.Go(func() { s.extract(ctx, o, file, scratch) })
 	return o, nil
+}
+
+func (s *Set) object(e rootfs.Entry, sum string) *Object {
+	return &Object{Path: e.Path, SHA256: sum, Size: e.Size, set: s, done: make(chan struct{})}
+}
+
+// remembered returns the object whose content has a digest when its facts are in
+// memory, nil otherwise.
+func (s *Set) remembered(e rootfs.Entry, sum string) *Object {
+	k := s.memory.get(sum)
+	if k == nil {
+		return nil
+	}
+	o := s.object(e, sum)
+	o.Cached, o.Header, o.known = true, k.header, k
+	close(o.done)
+	s.count(1, 1)
+	return o
 }
 
 // magic fails early for what isn't an ELF file, so that nothing large is read.
