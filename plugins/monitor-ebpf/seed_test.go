@@ -1,10 +1,7 @@
 package main
 
 import (
-	"errors"
 	"io"
-	"io/fs"
-	"os"
 	"os/exec"
 	"testing"
 
@@ -15,12 +12,7 @@ import (
 // A process that has the number of one that was in the scope, and began at
 // another time, isn't in the scope.
 func TestReusedNumber(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("the monitor needs root")
-	}
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(err, fs.ErrNotExist) {
-		t.Skip("the kernel has no BTF")
-	}
+	needBTF(t)
 	cmd := exec.Command("yes")
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -50,6 +50,10 @@ func load(scope *confinev1.Scope, sink *monitor.Sink) (*watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the eBPF programs: %w", err)
 	}
+	return loadSpec(spec, scope, sink)
+}
+
+func loadSpec(spec *ebpf.CollectionSpec, scope *confinev1.Scope, sink *monitor.Sink) (*watch, error) {
 	own, err := ownMountNamespace()
 	if err != nil {
 		return nil, err
