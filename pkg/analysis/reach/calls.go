@@ -73,22 +73,22 @@ func (c *callCursor) caller(e uint32) caller {
 
 // build indexes all edges that there are.
 func (x *callIndex) build(t *trail) {
-	x.first = make([]uint32, t.next+1)
+	// first[i+1] counts up from where the calls of i begin to where they end,
+	// which is where those of i+1 begin.
+	x.first = make([]uint32, t.next+2)
 	for e, to := range t.to {
 		if t.kind[e].calls() {
-			x.first[to+1]++
+			x.first[to+2]++
 		}
 	}
-	for i := 1; i < len(x.first); i++ {
+	for i := 2; i < len(x.first); i++ {
 		x.first[i] += x.first[i-1]
 	}
-	at := make([]uint32, t.next)
-	copy(at, x.first)
-	x.edges = make([]uint32, x.first[t.next])
+	x.edges = make([]uint32, x.first[t.next+1])
 	for e, to := range t.to {
 		if t.kind[e].calls() {
-			x.edges[at[to]] = uint32(e)
-			at[to]++
+			x.edges[x.first[to+1]] = uint32(e)
+			x.first[to+1]++
 		}
 	}
 	x.known, x.looked, x.started = len(t.to), 0, true

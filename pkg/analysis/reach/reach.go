@@ -303,6 +303,9 @@ func (g *graph) addMembers() {
 		}
 	}
 	g.trail.reserve()
+	if g.queue == nil {
+		g.queue = make([]target, 0, g.trail.next/3)
+	}
 	more := int(g.trail.next) - len(g.flags)
 	g.flags, g.held = append(g.flags, make([]uint8, more)...), append(g.held, make([]uint32, more)...)
 	s := scope{startup: int32(len(g.members)), from: from, end: int32(len(g.members))}

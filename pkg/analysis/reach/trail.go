@@ -78,11 +78,14 @@ func (t *trail) member(f *facts.Facts) {
 	t.next += uint32(funcs + regions)
 }
 
-// reserve makes room for what the first members lead to.
+// reserve makes room for what the first members lead to: of functions and data a
+// third, about, is reached, and of edges a third are imports.
 func (t *trail) reserve() {
 	if t.to == nil {
 		t.texts = make([]string, 0, t.strings)
 		t.to, t.kind = make([]uint32, 0, t.links), make([]edgeKind, 0, t.links)
+		t.runs, t.imp = make([]run, 0, t.next/3), make([]uint32, 0, t.links/3)
+		t.words.reserve(t.strings)
 	}
 }
 

@@ -82,8 +82,16 @@ func (w *words) put(index uint32, slot *uint32) {
 	w.more[w.list[index-1].Name] = index
 }
 
-func (w *words) grow() {
-	size := max(1<<10, 2*len(w.slots))
+func (w *words) grow() { w.resize(max(1<<10, 2*len(w.slots))) }
+
+// reserve makes room for a number of words, when there are none yet.
+func (w *words) reserve(n int) {
+	w.list = make([]word, 0, n)
+	w.resize(1 << bits.Len(uint(n)))
+}
+
+// resize makes a number of slots, a power of 2.
+func (w *words) resize(size int) {
 	w.odd, w.shift = rand.Uint32()|1, 33-uint(bits.Len(uint(size)))
 	w.slots, w.more = make([]uint32, size), nil
 	for i := range w.list {
