@@ -70,6 +70,11 @@
 //     another object did, what was read of the stack isn't believed.
 //   - A callback that reads a number behind a pointer gets that pointer in the
 //     call that passes the callback.
+//   - Code between unwind ranges that nothing known enters is entered, if at all,
+//     by who holds an address in the same gap (a blob of code whose entries lie
+//     at distances that data states). Without symbols it begins at a multiple
+//     of 16 bytes, behind the end of other code. Objects without any unwind
+//     ranges have no such code.
 //   - Bytes between unwind ranges that can't be instructions of a user program
 //     are data.
 //   - Names of libraries and functions that code computes are covered by what

@@ -105,6 +105,9 @@ func (o *Object) dropUnentered() {
 				it.flow(r.to, entryState(o.mach.abi()))
 			}
 		}
+		for _, at := range o.orphans(fi) {
+			it.flow(at, entryState(o.mach.abi()))
+		}
 		it.run()
 		if it.failed {
 			continue

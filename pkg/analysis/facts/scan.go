@@ -210,6 +210,7 @@ func (o *Object) build(ctx context.Context, s *Scratch) error {
 	o.exports()
 	o.roots()
 	o.dropPadding()
+	o.bases()
 	o.callGraph()
 	o.dropUnentered()
 	return o.resolveSites(ctx)
@@ -406,7 +407,9 @@ const (
 	refSize = 16
 )
 
-// instruction notes where one instruction leads.
+// instruction notes where one instruction leads. The forms of additions that
+// have no register but the accumulator come where a function adds the address of
+// a table to what another returned.
 func (o *Object) instruction(at, next uint64, in *x86.Inst, nonPIE bool) {
 	if in.RIPRel {
 		to := next + uint64(in.Disp)
@@ -445,7 +448,7 @@ func (o *Object) instruction(at, next uint64, in *x86.Inst, nonPIE bool) {
 			o.icalls = append(o.icalls, at)
 		case op == 0xcd && uint8(in.Imm) == 0x80:
 			o.sites = append(o.sites, rawSite{at, SiteInt80})
-		case nonPIE && (op >= 0xb8 && op <= 0xbf || op == 0xc7 || op == 0x68 || op == 0x81):
+		case nonPIE && (op >= 0xb8 && op <= 0xbf || op == 0xc7 || op == 0x68 || op == 0x81 || op == 0x05 || op == 0x0d || op == 0x2d):
 			o.immediate(at, uint64(in.Imm))
 			if op >= 0xb8 && op <= 0xbf && in.OpSize == 8 {
 				o.wide(at, in.Imm)
