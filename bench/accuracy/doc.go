@@ -17,7 +17,8 @@
 // with a number and arguments that it knows of the site and that are allowed.
 // The analysis is told only of the objects that it doesn't find by itself. A
 // function that is executed and not reached is a defect even where no call is
-// missing, unless every call is allowed anyway.
+// missing, unless every call is allowed anyway; it is listed with the lowest
+// address that was executed in it.
 //
 // It installs the Debian packages that the programs need, unless -no-install
 // is given; programs whose packages aren't there are listed as left out. It

@@ -39,6 +39,7 @@ type answer struct {
 // blocks lie in no object's file.
 func (a *answer) hold(e *execution) (lacks []string, outside int) {
 	found := map[string]bool{}
+	unreached := map[string]uint64{} // pieces to the first address that was executed there
 	for b := range e.blocks {
 		switch o := a.objects[b.path]; {
 		case b.path == "":
@@ -47,9 +48,14 @@ func (a *answer) hold(e *execution) (lacks []string, outside int) {
 			found["object "+b.path] = true
 		default:
 			for _, l := range o.block(b) {
-				found[b.path+l] = true
+				if first, ok := unreached[b.path+l.text]; !ok || l.at < first {
+					unreached[b.path+l.text] = l.at
+				}
 			}
 		}
+	}
+	for text, at := range unreached {
+		found[fmt.Sprintf("%s: %#x", text, at)] = true
 	}
 	for c := range e.calls {
 		if o := a.objects[c.path]; o != nil {
@@ -76,28 +82,42 @@ func (o *code) function(addr uint64) int {
 	return sort.Search(len(o.facts.Funcs), func(i int) bool { return o.facts.Funcs[i].End > addr })
 }
 
-// block says which parts of a block lie in no function that is reached.
-func (o *code) block(b span) []string {
+// piece is a part of a block that lies in no function that is reached.
+type piece struct {
+	text string
+	at   uint64 // where it begins
+}
+
+// block returns the parts of a block that lie in no function that is reached.
+func (o *code) block(b span) []piece {
 	first, bytes, ok := o.address(b.first)
 	if !ok {
-		return []string{fmt.Sprintf(": offset %#x lies in no segment", b.first)}
+		return []piece{{": offset lies in no segment", b.first}}
 	}
 	if leadsOn(o.facts.Machine, bytes, int(b.last-b.first)) {
 		return nil
 	}
-	var out []string
+	var out []piece
 	for at, last := first, first+b.last-b.first; at <= last; {
 		i := o.function(at)
 		if i == len(o.facts.Funcs) || o.facts.Funcs[i].Start > at {
-			return append(out, fmt.Sprintf(": no function has %#x", at))
+			return append(out, piece{fmt.Sprintf(": no function before %s", o.next(i)), at})
 		}
 		fn := &o.facts.Funcs[i]
 		if !o.reached[fn.Start] {
-			out = append(out, fmt.Sprintf(": %s is not reached", o.name(i)))
+			out = append(out, piece{fmt.Sprintf(": %s is not reached", o.name(i)), at})
 		}
 		at = fn.End
 	}
 	return out
+}
+
+// next names what follows code that lies in no function.
+func (o *code) next(i int) string {
+	if i == len(o.facts.Funcs) {
+		return "the end"
+	}
+	return o.name(i)
 }
 
 func (o *code) name(i int) string {
