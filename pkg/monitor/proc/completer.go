@@ -78,6 +78,10 @@ type Execution struct {
 	Comm string
 	// Scoped says that the tool itself reports only what is in the scope.
 	Scoped bool
+
+	// early is what was reported of the process, found in /proc, before the tool
+	// told; nil when nothing was.
+	early *confinev1.Exec
 }
 
 // Completer turns what a tool tells into events of a watch: it looks at each
@@ -105,10 +109,15 @@ type Completer struct {
 	delivered bool
 	repeated  uint64
 	waiting   map[int32]*look // executions that may not be done yet
-	// found is when an execution was reported that no tool had told of, by
-	// process number; finds counts them.
-	found map[int32]time.Time
+	// found holds executions that were reported although no tool had told of
+	// them, by process number; finds counts them.
+	found map[int32]find
 	finds uint64
+}
+
+type find struct {
+	at   time.Time
+	exec *confinev1.Exec
 }
 
 type member struct {
@@ -135,7 +144,7 @@ func NewCompleter(scope *Scope, sink *monitor.Sink) *Completer {
 	c := &Completer{
 		scope: scope, sink: sink,
 		members: map[int32]member{}, reported: map[fileKey]bool{}, mapped: map[mapKey]bool{},
-		unseen: map[string]bool{}, waiting: map[int32]*look{}, found: map[int32]time.Time{}, wake: make(chan struct{}, 1),
+		unseen: map[string]bool{}, waiting: map[int32]*look{}, found: map[int32]find{}, wake: make(chan struct{}, 1),
 	}
 	if scope.PID() > 0 {
 		c.root, _ = OpenRoot(scope.PID()) // names stay unresolved without it
@@ -171,7 +180,7 @@ func now() uint64 {
 
 // Exec takes an execution that a tool tells. Calls come in the tool's order.
 func (c *Completer) Exec(x Execution) {
-	c.toldLate(x.PID)
+	x.early = c.toldLate(x.PID)
 	p, err := Open(x.PID)
 	if err != nil {
 		c.ended(x)
@@ -243,7 +252,9 @@ func (c *Completer) running(x Execution, p *Process, image File) {
 			}
 		}
 	}
-	c.report(e)
+	if !x.reported(e) {
+		c.report(e)
+	}
 }
 
 // chain is Chain of a root that may be nil.
@@ -352,7 +363,9 @@ func (c *Completer) ended(x Execution) {
 		if err == nil && (interpreter != "" || found.IsELF()) {
 			e.Path, e.File = last.Path, last.ID
 			e.Filename, e.Interpreter, e.Nested = found.Path, interpreter, between
-			c.reportEnded(e)
+			if !x.reported(e) {
+				c.reportEnded(e)
+			}
 			if sure {
 				return
 			}
@@ -589,15 +602,16 @@ func (c *Completer) fresh(p *Process, image File) bool {
 	if err != nil || c.isRuntime(Execution{PID: p.PID, PPID: parent}, image) {
 		return false
 	}
+	e := &confinev1.Exec{
+		Time: now(), Pid: p.PID, Ppid: parent, Path: image.Path, Filename: image.Path, File: image.ID,
+	}
 	c.mu.Lock()
 	if len(c.found) < maxMembers {
-		c.found[p.PID] = time.Now()
+		c.found[p.PID] = find{time.Now(), e}
 		c.finds++
 	}
 	c.mu.Unlock()
-	c.report(&confinev1.Exec{
-		Time: now(), Pid: p.PID, Ppid: parent, Path: image.Path, Filename: image.Path, File: image.ID,
-	})
+	c.report(e)
 	return true
 }
 
@@ -610,18 +624,26 @@ func (c *Completer) Found() uint64 {
 }
 
 // toldLate takes back that no tool told of an execution, when one tells of the
-// same process soon after.
-func (c *Completer) toldLate(pid int32) {
+// same process soon after, and returns what was reported of it.
+func (c *Completer) toldLate(pid int32) *confinev1.Exec {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at, ok := c.found[pid]
+	f, ok := c.found[pid]
 	if !ok {
-		return
+		return nil
 	}
 	delete(c.found, pid)
-	if time.Since(at) <= memberTime {
-		c.finds--
+	if time.Since(f.at) > memberTime {
+		return nil
 	}
+	c.finds--
+	return f.exec
+}
+
+// reported reports whether e was reported before the tool told of it.
+func (x Execution) reported(e *confinev1.Exec) bool {
+	return x.early != nil && e.Path == x.early.Path && e.Filename == x.early.Filename &&
+		e.File.GetInode() == x.early.File.GetInode() && e.File.GetDevice() == x.early.File.GetDevice()
 }
 
 // readMaps reports what a process has mapped and nobody has reported of its
