@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"io"
 	"net"
 	"os"
@@ -397,4 +398,37 @@ func TestClientFolderThatIsNoUse(t *testing.T) {
 	if _, err := ClientTLS(dir); err == nil || !strings.Contains(err.Error(), "join again") {
 		t.Errorf("a certificate that ended: %v", err)
 	}
+}
+
+// FuzzSign reads certificate requests of machines that nobody knows yet: what
+// is signed is a certificate of the name and role that were asked for by the
+// server, whatever the request says.
+func FuzzSign(f *testing.F) {
+	ca, err := OpenCA(f.TempDir(), time.Hour)
+	if err != nil {
+		f.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "root"}, DNSNames: []string{"server"}}, key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(csr)
+	f.Add(csr[:len(csr)/2])
+	f.Fuzz(func(t *testing.T, csr []byte) {
+		der, err := ca.Sign(csr, Identity{"n1", RoleAgent})
+		if err != nil {
+			return
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cert.Subject.CommonName != "n1" || len(cert.DNSNames) > 0 || cert.IsCA {
+			t.Errorf("signed %v for %v, a CA: %v", cert.Subject, cert.DNSNames, cert.IsCA)
+		}
+	})
 }

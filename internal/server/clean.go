@@ -1,6 +1,7 @@
 package server
 
 import (
+	"math"
 	"strings"
 
 	"github.com/confinehq/confine/internal/printable"
@@ -38,4 +39,12 @@ func cleanKind(kind string) string {
 		return "other"
 	}
 	return kind
+}
+
+// cleanSeconds takes a time that can't be for none.
+func cleanSeconds(s float64) float64 {
+	if math.IsNaN(s) || math.IsInf(s, 0) || s < 0 {
+		return 0
+	}
+	return s
 }

@@ -56,7 +56,9 @@ func (s *Server) receive(stream connectStream, n *node, l *link) error {
 		if err != nil {
 			return err
 		}
-		s.agents.handle(n, l, m)
+		if _, err := contained(s.log, "the server", func() (any, error) { s.agents.handle(n, l, m); return nil, nil }); err != nil {
+			return err
+		}
 	}
 }
 

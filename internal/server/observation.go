@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"path"
 	"slices"
 	"strings"
@@ -84,9 +83,7 @@ func (o *observation) lacks(kind string) bool {
 func checkRun(run *confinev1.Run) *confinev1.Run {
 	run.SettledBy = clean(run.GetSettledBy(), 512)
 	run.Output = cleanAll(run.GetOutput(), 512, 100)
-	if math.IsNaN(run.GetSeconds()) || run.GetSeconds() < 0 {
-		run.Seconds = 0
-	}
+	run.Seconds = cleanSeconds(run.GetSeconds())
 	return run
 }
 
@@ -95,7 +92,8 @@ func checkRun(run *confinev1.Run) *confinev1.Run {
 func (o *observation) addFile(f *confinev1.FileSeen) {
 	switch {
 	case f.GetError() != "" || f.GetSha256() == "":
-		known := slices.ContainsFunc(o.incomplete, func(i *confinev1.Incomplete) bool { return i.GetObject() == clean(f.GetPath(), maxPath) })
+		name := clean(f.GetPath(), maxPath)
+		known := slices.ContainsFunc(o.incomplete, func(i *confinev1.Incomplete) bool { return i.GetObject() == name })
 		if !known {
 			o.lack("unreadable-object", f.GetPath(), "it was executed or mapped, and can't be read: "+f.GetError())
 		}

@@ -2,8 +2,8 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 	"runtime/debug"
 	"slices"
@@ -38,7 +38,7 @@ func (s *Server) carryOut(ctx context.Context, r *run) (*confinev1.Result, error
 	s.keepRecord(ctx, record)
 	log.Info("run started", "image", record.Image)
 
-	result, err := s.make(r)
+	result, err := contained(s.log, "the server", func() (*confinev1.Result, error) { return s.make(r) })
 	s.dismiss(r, err)
 	if err == nil {
 		r.mu.Lock()
@@ -188,7 +188,7 @@ func (s *Server) analyse(r *run, seen *observation) (*analysis.Result, error) {
 	if !r.spec.GetNoCache() {
 		req.Options.Cache, req.Options.Memory = s.store.Facts(), s.memory
 	}
-	found, err := s.guarded(r.ctx, req)
+	found, err := contained(s.log, "the analysis", func() (*analysis.Result, error) { return s.cfg.Analyze(r.ctx, req) })
 	if err != nil {
 		return nil, s.analysisError(r, err)
 	}
@@ -197,15 +197,16 @@ func (s *Server) analyse(r *run, seen *observation) (*analysis.Result, error) {
 	return found, nil
 }
 
-// guarded turns a panic over hostile input into an error of the run.
-func (s *Server) guarded(ctx context.Context, req analysis.Request) (result *analysis.Result, err error) {
+// contained turns a panic over hostile input into an error, which says who
+// gave up.
+func contained[T any](log *slog.Logger, who string, f func() (T, error)) (v T, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("the analysis panicked", "panic", p, "stack", string(debug.Stack()))
-			err = errors.New("the analysis gave up over an object that it can't cope with; the server's log has the details, please report them")
+			log.Error(who+" panicked", "panic", p, "stack", string(debug.Stack()))
+			err = status.Errorf(codes.Internal, "%s gave up over something that it can't cope with; the server's log has the details, please report them", who)
 		}
 	}()
-	return s.cfg.Analyze(ctx, req)
+	return f()
 }
 
 func (s *Server) analysisError(r *run, err error) error {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -30,10 +29,7 @@ const maxArgs = 6
 // checkProof makes an agent's verdict consistent: with a refused call nothing
 // is proven.
 func checkProof(p *confinev1.Proof) *confinev1.Proof {
-	out := &confinev1.Proof{Status: p.GetStatus(), Detail: clean(p.GetDetail(), maxText), Seconds: p.GetSeconds()}
-	if math.IsNaN(out.Seconds) || out.Seconds < 0 {
-		out.Seconds = 0
-	}
+	out := &confinev1.Proof{Status: p.GetStatus(), Detail: clean(p.GetDetail(), maxText), Seconds: cleanSeconds(p.GetSeconds())}
 	for _, d := range p.GetDenied()[:min(len(p.GetDenied()), 1000)] {
 		out.Denied = append(out.Denied, &confinev1.Denied{
 			Name: clean(d.GetName(), 64), Nr: d.GetNr(), Process: clean(d.GetProcess(), maxPath),

@@ -100,7 +100,10 @@ func (s *Server) stress(ctx context.Context, r *run, spec *confinev1.StressSpec)
 		return nil, err
 	}
 	s.keepRecord(ctx, record)
-	report := stressReport(spec, done, rounds)
+	report, err := contained(s.log, "the server", func() (*confinev1.StressReport, error) { return stressReport(spec, done, rounds), nil })
+	if err != nil {
+		return nil, err
+	}
 	report.Node, report.Seconds = r.nodeName(), time.Since(r.began).Seconds()
 	r.mu.Lock()
 	report.Leftovers = r.leftovers
@@ -167,8 +170,6 @@ func checkRound(r *confinev1.StressRound) error {
 			r.Storm.Rate = 0
 		}
 	}
-	if math.IsNaN(r.GetSeconds()) || math.IsInf(r.GetSeconds(), 0) {
-		r.Seconds = 0
-	}
+	r.Seconds = cleanSeconds(r.GetSeconds())
 	return nil
 }

@@ -12,7 +12,7 @@
 // # The way through
 //
 //	object   bytes -> segments, symbols, relocations, unwind ranges
-//	x86      bytes -> instructions
+//	x86, arm64  bytes -> instructions
 //	facts    one object -> functions, edges, data, imports, exports, and the
 //	         system call sites with their numbers; cached by content
 //	objects  the objects of a root, each read once
@@ -105,9 +105,23 @@
 //
 // # Bounds
 //
-// Input comes from containers and is hostile. An object's tables are bounded
-// by its size, the value analysis by a number of interpreted instructions that
-// grows with the code, a closure by 4096 objects, an analysis by 2048
-// programs. Beyond a bound the answer is the widest one, or says what was left
-// out.
+// Input comes from containers and is hostile. What is enforced is counted, not
+// timed:
+//
+//   - A file has at most 1 GiB and 4 million symbols. Its segments don't overlap,
+//     map at most twice its bytes and 1 MiB, and the executable ones lie at most
+//     256 MiB, and 4 times its size, apart. Anything else is rejected, and the
+//     result is incomplete.
+//   - Code is decoded in time that grows with its size. Numbers, and once more
+//     arguments, are looked for in at most 8 million steps (an instruction that
+//     is interpreted, or what costs as much) and 8 for each byte of code; one
+//     function gets 1 million. What isn't known by then is unknown.
+//   - An object's tables are bounded by its size. All that is allocated for it,
+//     free again or not, stays below 256 MiB and 256 bytes for each of its own:
+//     the package facts holds objects that are corrupted in thousands of ways to
+//     this. As many objects are looked at at once as there are processors.
+//   - A closure has at most 4096 objects, an analysis 2048 programs. Beyond that
+//     the result says what was left out.
+//
+// A panic over an object, a mistake of ours, makes that one unreadable.
 package analysis

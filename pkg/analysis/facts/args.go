@@ -226,12 +226,13 @@ func (o *Object) resolveArgs() {
 		return
 	}
 	left := o.budget
-	o.budget = minBudget + int(o.textHi-o.textLo)*budgetPerByte
+	o.budget = o.fullBudget()
 	o.generics()
 	o.heldByOffset()
 	o.viaArgs()
 	o.trimArgs()
 	o.passes(o.wantedBySites())
+	o.argSteps = o.fullBudget() - o.budget
 	o.budget = left // numbers that others pass are asked for later
 }
 

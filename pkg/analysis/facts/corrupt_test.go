@@ -2,6 +2,7 @@ package facts
 
 import (
 	"context"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -20,21 +22,54 @@ import (
 // something doesn't come to an end.
 const patience = time.Minute
 
+// Bounds of what the facts of an object may take, as package analysis states
+// them: a fixed part, and so much for each byte of the file.
+const (
+	boundSteps, boundStepsPerByte = 2 * minBudget, 4 * budgetPerByte
+	boundAlloc, boundAllocPerByte = 256 << 20, 256
+)
+
+// outcome is what became of one object.
+type outcome struct {
+	// err is why it was rejected, lacking whether something is said to be missing.
+	err     error
+	lacking bool
+	// steps were interpreted, alloc bytes allocated on the way, whether or not
+	// they were free again.
+	steps, alloc int
+}
+
+// allocated is how many bytes this process has allocated in its life.
+func allocated() int {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.TotalAlloc)
+}
+
 // extract reads an object that may be broken in any way.
-func extract(t *testing.T, data []byte) {
+func extract(t *testing.T, data []byte) outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	before := allocated()
 	o, err := Extract(ctx, data)
+	out := outcome{err: err, alloc: allocated() - before}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		t.Errorf("an object of %d bytes takes longer than %v", len(data), patience)
-		return
+		return out
 	case err != nil:
 		if !errors.Is(err, object.ErrMalformed) && !errors.Is(err, object.ErrNotELF) && !errors.Is(err, object.ErrUnsupported) && !errors.Is(err, object.ErrTooLarge) {
 			t.Errorf("an error that callers don't know: %v", err)
 		}
-		return
+		return out
+	}
+	out.lacking = len(o.Facts.Warnings) > 0
+	if o.codeSize > 0 {
+		out.steps = o.fullBudget() - o.budget + o.argSteps
+	}
+	if limit := boundSteps + boundStepsPerByte*len(data); out.steps > limit {
+		t.Errorf("%d instructions were interpreted for an object of %d bytes, the bound is %d", out.steps, len(data), limit)
 	}
 	for _, w := range o.Facts.Invariants() {
 		t.Error(w)
@@ -42,7 +77,12 @@ func extract(t *testing.T, data []byte) {
 	if g, err := Decode(Encode(o.Facts)); err != nil || len(g.Funcs) != len(o.Facts.Funcs) {
 		t.Errorf("decode: %v", err)
 	}
-	// Questions that come later, from the graph of a whole program.
+	askLater(o, data)
+	return out
+}
+
+// askLater asks what the graph of a whole program asks of an object.
+func askLater(o *Object, data []byte) {
 	if len(data) < 1<<15 {
 		o.IndirectCalls(7)
 	}
@@ -55,6 +95,23 @@ func extract(t *testing.T, data []byte) {
 			o.Passed(uint32(i), e.To, 23)
 		}
 	}
+}
+
+// tally sums up what became of many.
+type tally struct {
+	corrupted, rejected, lacking int
+	worst                        outcome
+}
+
+func (s *tally) add(o outcome) {
+	s.corrupted++
+	switch {
+	case o.err != nil:
+		s.rejected++
+	case o.lacking:
+		s.lacking++
+	}
+	s.worst.steps, s.worst.alloc = max(s.worst.steps, o.steps), max(s.worst.alloc, o.alloc)
 }
 
 const victim = `
@@ -139,18 +196,21 @@ func places(t *testing.T, data []byte) []place {
 }
 
 // TestCorrupted breaks real objects in some thousand ways, always the same
-// ones: no panic, facts that are consistent or an error that callers know.
+// ones: no panic, facts that are consistent or an error that callers know, and
+// no more steps and memory than is stated. It doesn't run beside other tests,
+// because it counts what is allocated.
 func TestCorrupted(t *testing.T) {
 	for name, data := range victims(t) {
 		where := places(t, data)
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			clean := extract(t, data)
+			var sum tally
 			n := max(60, 12<<20/len(data))
 			n = min(n, 1200)
 			r := rand.New(rand.NewPCG(1, uint64(len(name))))
 			for i := range n / 6 {
 				cut := 1 + i*(len(data)-1)/(n/6)
-				check(t, fmt.Sprintf("cut at %#x", cut), data[:cut])
+				sum.add(check(t, fmt.Sprintf("cut at %#x", cut), data[:cut]))
 			}
 			for range n {
 				p := where[r.IntN(len(where))]
@@ -171,14 +231,18 @@ func TestCorrupted(t *testing.T) {
 					}
 					what += fmt.Sprintf(" %#x", at)
 				}
-				check(t, what, b)
+				sum.add(check(t, what, b))
 			}
+			t.Logf("%d bytes, corrupted %d times: %d rejected, %d analysed with something missing, %d analysed; worst %d steps (%.1f for a byte; %d when it is whole) and %d KiB allocated (%.0f bytes for one; %d KiB)",
+				len(data), sum.corrupted, sum.rejected, sum.lacking, sum.corrupted-sum.rejected-sum.lacking,
+				sum.worst.steps, float64(sum.worst.steps)/float64(len(data)), clean.steps,
+				sum.worst.alloc>>10, float64(sum.worst.alloc)/float64(len(data)), clean.alloc>>10)
 		})
 	}
 }
 
 // check extracts a broken object and says how it was broken if that panics.
-func check(t *testing.T, what string, data []byte) {
+func check(t *testing.T, what string, data []byte) outcome {
 	t.Helper()
 	defer func() {
 		if r := recover(); r != nil {
@@ -189,7 +253,46 @@ func check(t *testing.T, what string, data []byte) {
 			t.Fatal(what)
 		}
 	}()
-	extract(t, data)
+	out := extract(t, data)
+	if limit := boundAlloc + boundAllocPerByte*len(data); out.alloc > limit {
+		t.Errorf("%d bytes were allocated for an object of %d, the bound is %d", out.alloc, len(data), limit)
+	}
+	return out
+}
+
+// Little code far apart takes no memory for what lies between.
+func TestFarApart(t *testing.T) {
+	data := slices.Clone(victims(t)["gcc-no-pie"])
+	f, err := object.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := f.Segments[len(f.Segments)-1]
+	le := binary.LittleEndian
+	for i := range int(le.Uint16(data[56:])) {
+		h := data[64+56*i:]
+		if elf.ProgType(le.Uint32(h)) != elf.PT_NOTE {
+			continue
+		}
+		for _, c := range []struct {
+			distance uint64
+			rejected bool
+		}{{0, false}, {200 << 20, false}, {900 << 20, true}, {1 << 40, true}} {
+			at := (last.Addr+last.MemSize+c.distance)&^0xfff + 0x1000
+			le.PutUint32(h, uint32(elf.PT_LOAD))
+			le.PutUint32(h[4:], uint32(elf.PF_R|elf.PF_X))
+			for off, v := range map[int]uint64{8: 0, 16: at, 24: at, 32: 0x1000, 40: 0x1000} {
+				le.PutUint64(h[off:], v)
+			}
+			o := check(t, fmt.Sprintf("%d bytes apart", c.distance), data)
+			if errors.Is(o.err, object.ErrMalformed) != c.rejected {
+				t.Errorf("%d bytes apart: %v, want it rejected: %v", c.distance, o.err, c.rejected)
+			}
+			t.Logf("%d bytes apart: %d KiB allocated", c.distance, o.alloc>>10)
+		}
+		return
+	}
+	t.Fatal("there is no note to make a segment of")
 }
 
 func FuzzExtract(f *testing.F) {

@@ -12,11 +12,15 @@ import (
 const maxSteps = 1 << 20
 
 // The interpreted instructions of a whole object are bounded, too: a fixed
-// number, and so many for each byte of code.
+// number, and so many for each byte of code. They may be spent once for numbers
+// and once for arguments.
 const (
 	minBudget     = 8 << 20
 	budgetPerByte = 8
 )
+
+// fullBudget is what may be spent before anything is.
+func (o *Object) fullBudget() int { return minBudget + o.codeSize*budgetPerByte }
 
 // copyCost is the number of stack slots whose copying costs as much as
 // interpreting one instruction, and lookCost that of references looked at.

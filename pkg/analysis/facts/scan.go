@@ -87,7 +87,9 @@ type Object struct {
 	pointed   []uint64            // addresses of data that lie in data, sorted; nil until asked
 	asked     map[atom]struct{}   // variables that the present question went through
 	shallow   bool                // whether values of variables don't matter
+	codeSize  int                 // bytes of executable segments in the file
 	budget    int                 // instructions that may still be interpreted
+	argSteps  int                 // how many were interpreted for arguments
 	refd      map[uint32]bool     // functions that more than direct calls can enter
 	held      map[uint64]struct{} // addresses inside of functions that something keeps
 	twice     map[uint64]bool     // functions to whether they return twice; key: as of nameAt
@@ -158,17 +160,18 @@ func (o *Object) build(ctx context.Context, s *Scratch) error {
 	for _, seg := range f.Segments {
 		if seg.Flags&elf.PF_X != 0 && seg.FileSize > 0 {
 			o.textLo, o.textHi = min(o.textLo, seg.Addr), max(o.textHi, seg.Addr+seg.FileSize)
+			o.codeSize += int(seg.FileSize)
 		}
 	}
 	if o.textHi <= o.textLo {
 		return nil
 	}
-	if o.textHi-o.textLo > object.MaxSize {
+	if o.textHi-o.textLo > maxSpan+spanPerByte*uint64(len(f.Data)) {
 		return fmt.Errorf("%w: executable segments lie too far apart", object.ErrMalformed)
 	}
 	words := int((o.textHi-o.textLo)>>6 + 1)
 	o.bound, o.targets, o.starts = s.bitset(0, words), s.bitset(1, words), s.bitset(2, words)
-	o.refs = s.references(int((o.textHi - o.textLo) / bytesPerRef))
+	o.refs = s.references(o.codeSize / bytesPerRef)
 	o.relocAt = make(map[uint64]int, len(f.Relocs))
 	for i := range f.Relocs {
 		o.relocAt[f.Relocs[i].Addr] = i
@@ -177,7 +180,7 @@ func (o *Object) build(ctx context.Context, s *Scratch) error {
 	o.strIdx = map[string]uint32{}
 	o.entries = map[uint32][]uint64{}
 	o.tables = map[uint32][]uint64{}
-	o.budget = minBudget + int(o.textHi-o.textLo)*budgetPerByte
+	o.budget = o.fullBudget()
 	o.seedStarts()
 	if err := o.decodeAll(ctx); err != nil {
 		return err
@@ -399,6 +402,13 @@ func (o *Object) isTarget(a uint64) bool {
 func (o *Object) startsAt(a uint64) bool {
 	return a >= o.textLo && a < o.textHi && o.starts.has(a-o.textLo)
 }
+
+// Executable segments may lie so many bytes apart, and so many more for each
+// byte of the file: what is kept of addresses takes memory for all between them.
+const (
+	maxSpan     = 256 << 20
+	spanPerByte = 4
+)
 
 const (
 	// bytesPerRef is about how much code has one reference.

@@ -22,6 +22,10 @@ type Cache interface {
 	Put(ctx context.Context, key string, facts []byte) error
 }
 
+// ErrGaveUp is an object's that the analysis can't cope with, which is a mistake
+// of the analysis.
+var ErrGaveUp = errors.New("the analysis gave up over it; please report it")
+
 // Object is one ELF file of a root. It is safe for concurrent use.
 type Object struct {
 	Path   string // canonical, inside the root
@@ -233,6 +237,7 @@ func (s *Set) extract(ctx context.Context, o *Object, file *object.File, scratch
 	defer close(o.done)
 	defer s.count(1, 0)
 	defer s.slots.Release(1)
+	defer contain(o.Path, &o.err)
 	code, err := facts.BuildIn(ctx, file, scratch)
 	if err != nil {
 		o.err = fmt.Errorf("analyse %s: %w", o.Path, err)
@@ -279,7 +284,7 @@ func (s *Set) cached(ctx context.Context, sum string) []byte {
 // decode reads facts that were cached; they are found anew when they turn out
 // to be corrupt.
 func (s *Set) decode(ctx context.Context, o *Object, data []byte) {
-	f, err := facts.Decode(data)
+	f, err := decode(data)
 	if err == nil {
 		o.known = &known{sum: o.SHA256, facts: f, header: o.Header}
 		s.memory.put(o.known)
@@ -299,6 +304,20 @@ func (s *Set) decode(ctx context.Context, o *Object, data []byte) {
 	o.err = err
 	close(o.done)
 	s.count(1, 0)
+}
+
+// decode takes what can't be decoded for corrupt, whatever is wrong with it.
+func decode(data []byte) (f *facts.Facts, err error) {
+	defer contain("what is kept", &err)
+	return facts.Decode(data)
+}
+
+// contain turns a panic over one object into an error, so that the others, and
+// whoever asked, go on.
+func contain(path string, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("analyse %s: %w (%v)", path, ErrGaveUp, p)
+	}
 }
 
 func key(sum string) string { return fmt.Sprintf("%s.f%d", sum, facts.Version) }
