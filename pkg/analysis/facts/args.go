@@ -87,11 +87,18 @@ func argAt(list []Arg, at uint16) (Arg, bool) {
 	return list[i], true
 }
 
+// ArgAt returns what is known of a parameter, from what is known of several.
+func ArgAt(list []Arg, l Loc) (Arg, bool) { return argAt(list, uint16(l)) }
+
 // At returns what is known of an argument of a call at the site.
 func (s *Site) At(i int) (Arg, bool) { return argAt(s.Args, uint16(i)) }
 
 // Known returns what is known of a parameter.
-func (p *Pass) Known(l Loc) (Arg, bool) { return argAt(p.Args, uint16(l)) }
+func (p *Pass) Known(l Loc) (Arg, bool) { return ArgAt(p.Args, l) }
+
+// Known returns what is known of an argument at all calls of the import in its
+// object.
+func (m *Import) Known(l Loc) (Arg, bool) { return ArgAt(m.Args, l) }
 
 // Passed returns the record of what a function passes to another one, or to an
 // import; nil when nothing is known.
@@ -232,11 +239,13 @@ func (o *Object) resolveArgs() {
 	o.viaArgs()
 	o.trimArgs()
 	o.passes(o.wantedBySites())
+	o.importArgs()
 	o.argSteps = o.fullBudget() - o.budget
 	o.budget = left // numbers that others pass are asked for later
 }
 
-// trimArgs drops what is known of arguments that choose nothing.
+// trimArgs drops what is known of arguments that choose nothing. Where the
+// number is the callers', that is known to them alone.
 func (o *Object) trimArgs() {
 	table := o.mach.abi().calls
 	for i := range o.Facts.Funcs {
@@ -247,7 +256,9 @@ func (o *Object) trimArgs() {
 				s.Args = nil
 				continue
 			}
-			s.Args = slices.DeleteFunc(s.Args, func(a Arg) bool { return !choosesAt(table, s, int(a.At)) })
+			if len(s.Params) == 0 || s.Derefs {
+				s.Args = slices.DeleteFunc(s.Args, func(a Arg) bool { return !choosesAt(table, s, int(a.At)) })
+			}
 		}
 	}
 }
@@ -262,10 +273,14 @@ func choosesAt(table syscalls.Arch, s *Site, index int) bool {
 
 func (o *Object) wantedBySites() wanted {
 	w := wanted{}
+	table := o.mach.abi().calls
 	for i := range o.Facts.Funcs {
-		for _, s := range o.Facts.Funcs[i].Sites {
-			for _, a := range s.Args {
-				w.add(uint32(i), a.Params)
+		sites := o.Facts.Funcs[i].Sites
+		for k := range sites {
+			for _, a := range sites[k].Args {
+				if choosesAt(table, &sites[k], int(a.At)) {
+					w.add(uint32(i), a.Params)
+				}
 			}
 		}
 	}

@@ -220,16 +220,26 @@ func (o *Object) passing(c uint32, k wrapKey) []passedNumbers {
 }
 
 // ImportCalls evaluates location l at every call of an import from function
-// c: the sites that calling a wrapper of another object makes.
+// c: the sites that calling a wrapper of another object makes. Their Args are by
+// location, those of the wrapper.
 func (o *Object) ImportCalls(c, imp uint32, l Loc) []Site {
 	var out []Site
 	for _, p := range o.passedAt(c, o.importSites(c, imp), wrapKey{loc: l}, 0) {
 		s := Site{Addr: p.at, Kind: SiteSyscall}
 		p.nrs = append(p.nrs, p.keptNumbers()...)
 		o.settle(&s, p.numbers)
+		o.beside(c, &s)
 		out = append(out, s)
 	}
 	return out
+}
+
+// beside finds what a call passes besides a number: the constants in the
+// straight code before it, by location.
+func (o *Object) beside(c uint32, s *Site) {
+	if len(s.Nrs) > 0 && s.Unresolved == "" {
+		s.Args = o.passedNear(c, callSite{s.Addr, o.calls(s.Addr)}, nil)
+	}
 }
 
 // importSites lists the direct calls of an import from a function.
@@ -257,13 +267,15 @@ func (o *Object) importSites(c, imp uint32) []callSite {
 }
 
 // Passed evaluates location l at every direct call from function c to function
-// w, for wrappers that are only known once another object was looked at.
+// w, for wrappers that are only known once another object was looked at. Args
+// are by location.
 func (o *Object) Passed(c, w uint32, l Loc) []Site {
 	var out []Site
 	for _, p := range o.passedAt(c, o.callSites(c, w), wrapKey{fn: w, loc: l}, 0) {
 		s := Site{Addr: p.at, Kind: SiteSyscall, Via: w + 1}
 		p.nrs = append(p.nrs, p.keptNumbers()...)
 		o.settle(&s, p.numbers)
+		o.beside(c, &s)
 		out = append(out, s)
 	}
 	return out

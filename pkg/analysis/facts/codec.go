@@ -42,12 +42,15 @@ func Encode(f *Facts) []byte {
 		w.string(colName, m.Name)
 		w.string(colVersion, m.Version)
 		usual := m.OwnFunc == own[m.Name]
-		w.bools(m.Weak, m.Own, m.Copy, m.OwnRegion > 0, usual)
+		w.bools(m.Weak, m.Own, m.Copy, m.OwnRegion > 0, usual, len(m.Args) > 0)
 		if !usual {
 			w.uint(uint64(m.OwnFunc))
 		}
 		if m.OwnRegion > 0 {
 			w.uint(uint64(m.OwnRegion))
+		}
+		if len(m.Args) > 0 {
+			w.args(m.Args)
 		}
 	}
 	w.uint(uint64(len(f.Regions)))
@@ -391,6 +394,9 @@ func Decode(data []byte) (*Facts, error) {
 		}
 		if b&8 != 0 {
 			m.OwnRegion = uint32(r.uint())
+		}
+		if b&32 != 0 {
+			m.Args = r.args()
 		}
 	}
 	f.Regions = make([]Region, r.count(7))

@@ -106,7 +106,7 @@ func sample() *Facts {
 			{Name: ".data", Start: 0x2000, End: 0x2010, Funcs: []uint32{1}, Imports: []uint32{0}, Regions: []uint32{1}, Strings: []uint32{1}},
 			{Name: ".bss", Start: 0x3000, End: 0x3000},
 		},
-		Imports: []Import{{Name: "f", Version: "V1", Weak: true}, {Name: "g", Own: true, OwnFunc: 1, OwnRegion: 2, Copy: true}},
+		Imports: []Import{{Name: "f", Version: "V1", Weak: true, Args: []Arg{{At: 2, Values: []uint32{1, 7}}, {At: 6, Values: []uint32{0}}}}, {Name: "g", Own: true, OwnFunc: 1, OwnRegion: 2, Copy: true}},
 		Exports: []Export{{Name: "a", Version: "V2", Hidden: true, Func: 1, IFunc: true}, {Name: "b", Region: 1}},
 		Strings: []string{"/bin/sh", "libm.so.6"}, Entry: 1, Held: []uint32{0, 1}, Roots: []uint32{1}, RootImports: []uint32{1}, RootRegions: []uint32{0},
 		Interp: "/lib/ld.so", Soname: "x.so", RPath: "/a", RunPath: "$ORIGIN", Needed: []string{"libc.so.6", "x.so"},

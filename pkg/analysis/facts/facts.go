@@ -120,6 +120,9 @@ type Import struct {
 	OwnRegion uint32
 	// Copy is set for a copy relocation: the definition is the other one.
 	Copy bool
+	// Args tells what all direct calls of it in the object pass, by location;
+	// what isn't there can be anything.
+	Args []Arg
 }
 
 // Export is a symbol that others can bind to.

@@ -23,6 +23,9 @@ func (f *Facts) Footprint() int64 {
 		r := &f.Regions[i]
 		n += 4 * (len(r.Funcs) + len(r.Imports) + len(r.Regions) + len(r.Strings))
 	}
+	for i := range f.Imports {
+		n += argsFootprint(f.Imports[i].Args)
+	}
 	// Strings share their bytes; those that can be long are counted.
 	for _, s := range f.Strings {
 		n += len(s)

@@ -81,6 +81,7 @@ func (f *Facts) Invariants() []string {
 		if m := &f.Imports[i]; int(m.OwnFunc) > nf || int(m.OwnRegion) > nr {
 			wrong("import %s: own function %d, region %d", m.Name, m.OwnFunc, m.OwnRegion)
 		}
+		argInvariants(f.Imports[i].Args, func(format string, args ...any) { wrong("import "+f.Imports[i].Name+": "+format, args...) })
 	}
 	for i := range f.Exports {
 		e := &f.Exports[i]

@@ -25,9 +25,9 @@ type move struct {
 }
 
 // quick evaluates what a call passes where straight code before it says so,
-// which is most often the case and saves running the whole function. It
-// reports false where it can't tell; ok of an answer is false for what can be
-// anything.
+// which is most often the case and saves running the whole function. Answers
+// are sorted by their places; what has none can be anything where all is known,
+// and is still to be looked for elsewhere.
 func (o *Object) quick(fi uint32, c callSite, locs []Loc) (answers []Arg, known bool) {
 	mach, ok := o.mach.(mover)
 	if !ok {
@@ -43,16 +43,17 @@ func (o *Object) quick(fi uint32, c callSite, locs []Loc) (answers []Arg, known 
 	}
 	fn := &o.Facts.Funcs[fi]
 	at := c.at
+	known = true
 	for range maxQuick {
 		if len(left) == 0 {
-			return answers, true
+			return sortedArgs(answers), known
 		}
 		if at == fn.Start || o.joins(fi, at) {
-			return nil, false
+			return sortedArgs(answers), false
 		}
 		p, f := o.previous(fn, at)
 		if f.n == 0 {
-			return nil, false
+			return sortedArgs(answers), false
 		}
 		code := o.File.Bytes(p, at-p)
 		at = p
@@ -61,22 +62,22 @@ func (o *Object) quick(fi uint32, c callSite, locs []Loc) (answers []Arg, known 
 			// The callee may have changed what the convention lets it.
 			for r := range left {
 				if !slices.Contains(a.clobbered, r) {
-					return nil, false
+					return sortedArgs(answers), false
 				}
 			}
-			return answers, true
+			return sortedArgs(answers), known
 		case ctlNext:
 		case ctlBranch:
 			continue
 		default:
-			return nil, false
+			return sortedArgs(answers), false
 		}
 		m := mach.move(code)
 		if m.kind == moveNone {
 			continue
 		}
 		if m.kind == moveUnknown {
-			return nil, false
+			return sortedArgs(answers), false
 		}
 		list, asked := left[m.dst]
 		if !asked {
@@ -94,10 +95,16 @@ func (o *Object) quick(fi uint32, c callSite, locs []Loc) (answers []Arg, known 
 			delete(left, m.dst)
 			left[m.src] = append(left[m.src], list...)
 		default:
-			return nil, false
+			delete(left, m.dst)
+			known = false
 		}
 	}
-	return nil, false
+	return sortedArgs(answers), false
+}
+
+func sortedArgs(list []Arg) []Arg {
+	slices.SortFunc(list, func(a, b Arg) int { return int(a.At) - int(b.At) })
+	return list
 }
 
 // joins reports whether control may come to an instruction from elsewhere than
@@ -122,7 +129,6 @@ func (o *Object) quickly(c uint32, a *asking) (answers []Arg, known bool) {
 		if !ok {
 			return nil, false
 		}
-		slices.SortFunc(got, func(a, b Arg) int { return int(a.At) - int(b.At) })
 		if i == 0 {
 			answers = got
 		} else {

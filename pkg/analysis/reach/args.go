@@ -51,7 +51,7 @@ func (g *graph) arguments(arch syscalls.Arch) {
 		return
 	}
 	g.lookedUpAnywhere()
-	a := &arguments{g: g, arch: arch, sites: map[int32]map[int]*values{}, known: map[argument]*values{}}
+	a := &arguments{g: g, arch: arch, sites: map[int32]map[int]*values{}, known: map[argument]*values{}, hand: map[node]bool{}}
 	for mi, m := range g.members {
 		for fi := range m.facts.Funcs {
 			if g.flags[m.base+uint32(fi)]&hasSites == 0 {
@@ -61,6 +61,9 @@ func (g *graph) arguments(arch syscalls.Arch) {
 				a.site(node{m: int32(mi), i: uint32(fi)}, &m.facts.Funcs[fi].Sites[k])
 			}
 		}
+	}
+	for i := range g.besides {
+		a.besides(&g.besides[i])
 	}
 	for nr, c := range g.res.Calls {
 		if c.free {
@@ -110,6 +113,7 @@ type arguments struct {
 	arch  syscalls.Arch
 	sites map[int32]map[int]*values // keys: number, position
 	known map[argument]*values
+	hand  map[node]bool // functions that were asked, to whether they hand numbers on
 }
 
 // site adds what one site can choose.
@@ -120,16 +124,9 @@ func (a *arguments) site(n node, s *facts.Site) {
 			continue
 		}
 		for _, i := range syscalls.Chooses(name) {
-			if a.sites[nr] == nil {
-				a.sites[nr] = map[int]*values{}
-			}
-			v := a.sites[nr][i]
-			if v == nil {
-				v = &values{}
-				a.sites[nr][i] = v
-			}
+			v := a.of(nr, i)
 			arg, ok := s.At(i)
-			if !ok || s.Kind != facts.SiteSyscall {
+			if !ok || s.Kind != facts.SiteSyscall || s.Via > 0 && a.handsOn(node{m: n.m, i: s.Via - 1}) {
 				*v = values{any: true}
 			}
 			if v.any {
@@ -141,6 +138,89 @@ func (a *arguments) site(n node, s *facts.Site) {
 			}
 		}
 	}
+}
+
+// of returns what an argument of a call can be, as far as that is known yet.
+func (a *arguments) of(nr int32, i int) *values {
+	if a.sites[nr] == nil {
+		a.sites[nr] = map[int]*values{}
+	}
+	v := a.sites[nr][i]
+	if v == nil {
+		v = &values{}
+		a.sites[nr][i] = v
+	}
+	return v
+}
+
+// besides adds what a call through a wrapper can choose, from what the wrapper
+// does with its parameters.
+func (a *arguments) besides(h *besides) {
+	name, ok := syscalls.Name(a.arch, int(h.nr))
+	if !ok {
+		return
+	}
+	for _, i := range syscalls.Chooses(name) {
+		if v := a.of(h.nr, i); !a.besidesAt(h, i, v) {
+			*v = values{any: true}
+		}
+	}
+}
+
+// handsOn reports whether a function hands numbers from its callers on to
+// wrappers of other objects, itself or through functions of its own: the
+// arguments of those calls aren't those that its facts tell.
+func (a *arguments) handsOn(n node) bool {
+	on, asked := a.hand[n]
+	if asked {
+		return on
+	}
+	seen := map[node]bool{n: true}
+	for work := []node{n}; len(work) > 0 && !on; {
+		n := work[len(work)-1]
+		work = work[:len(work)-1]
+		on = len(a.g.trail.handed[n]) > 0
+		sites := a.g.members[n.m].facts.Funcs[n.i].Sites
+		for k := range sites {
+			s := &sites[k]
+			to := node{m: n.m, i: s.Via - 1}
+			if s.Via > 0 && len(s.Params) > 0 && !seen[to] {
+				seen[to] = true
+				work = append(work, to)
+			}
+		}
+	}
+	a.hand[n] = on
+	return on
+}
+
+// besidesAt adds the values of one argument; false when it can be anything.
+func (a *arguments) besidesAt(h *besides, i int, v *values) bool {
+	if a.handsOn(h.to) {
+		return false
+	}
+	found := false
+	fn := &a.g.members[h.to.m].facts.Funcs[h.to.i]
+	for k := range fn.Sites {
+		s := &fn.Sites[k]
+		if !slices.Contains(s.Params, h.p) {
+			continue
+		}
+		arg, ok := s.At(i)
+		if !ok || s.Derefs || s.Kind != facts.SiteSyscall {
+			return false
+		}
+		found = true
+		v.add(arg.Values)
+		for _, l := range arg.Params {
+			passed, ok := facts.ArgAt(h.args, l)
+			if !ok {
+				return false
+			}
+			v.add(passed.Values)
+		}
+	}
+	return found
 }
 
 func (v *values) join(w *values) {
@@ -195,15 +275,7 @@ func (a *arguments) passed(p argument, out *values) ([]argument, bool) {
 	}
 	var next []argument
 	for _, c := range slices.Backward(callers) {
-		to, imported := p.n.i, false
-		if c.imp >= 0 {
-			to, imported = uint32(c.imp), true
-		}
-		pass := a.g.members[c.m].facts.Funcs[c.fn].Passed(to, imported)
-		if pass == nil {
-			return nil, false
-		}
-		arg, ok := pass.Known(p.l)
+		arg, ok := a.passedBy(c, p)
 		if !ok {
 			return nil, false
 		}
@@ -213,4 +285,23 @@ func (a *arguments) passed(p argument, out *values) ([]argument, bool) {
 		}
 	}
 	return next, true
+}
+
+// passedBy returns what one caller passes for a parameter, false when that can
+// be anything.
+func (a *arguments) passedBy(c caller, p argument) (facts.Arg, bool) {
+	f := a.g.members[c.m].facts
+	to, imported := p.n.i, c.imp >= 0
+	if imported {
+		to = uint32(c.imp)
+	}
+	if pass := f.Funcs[c.fn].Passed(to, imported); pass != nil {
+		if arg, ok := pass.Known(p.l); ok {
+			return arg, true
+		}
+	}
+	if imported {
+		return f.Imports[to].Known(p.l)
+	}
+	return facts.Arg{}, false
 }

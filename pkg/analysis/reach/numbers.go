@@ -106,6 +106,15 @@ func (g *graph) called(t target, c caller) {
 	}
 }
 
+// besides is a call whose number a function passes to a wrapper in a parameter,
+// with what is known of the wrapper's other parameters there, by location.
+type besides struct {
+	nr   int32
+	to   node
+	p    param
+	args []facts.Arg
+}
+
 // passes finds the numbers that a caller passes to a wrapper.
 func (g *graph) passes(to node, c caller, p param) {
 	m := g.members[c.m]
@@ -136,6 +145,7 @@ func (g *graph) passes(to node, c caller, p param) {
 		s := &sites[i]
 		for _, nr := range s.Nrs {
 			g.number(nr, from, to, s.Addr, edge)
+			g.besides = append(g.besides, besides{nr, to, p, s.Args})
 		}
 		if s.Unresolved != "" {
 			g.unresolved(from, s, s.Unresolved)
@@ -204,6 +214,7 @@ func (g *graph) passedIndirectly(n node, holder int32, p param) bool {
 				found = true
 				if g.flags[h.base+c]&isReached != 0 {
 					g.number(nr, from, n, s.Addr, edgeIndirect)
+					g.res.Calls[nr].free = true
 				}
 			}
 		}
@@ -224,7 +235,6 @@ func (g *graph) number(nr int32, from, to node, at uint64, edge edgeKind) {
 		g.res.Calls[nr] = &Call{Nr: nr}
 	}
 	g.res.Calls[nr].Sites++
-	g.res.Calls[nr].free = true
 }
 
 // ownSites reports whether a parameter belongs to a site of the facts, whose

@@ -167,6 +167,7 @@ type graph struct {
 	holders lists[int32]
 	calls   callIndex
 	wraps   map[uint32][]param // what calls from other places pass as numbers; key: a function's number in trail
+	besides []besides
 	defs    definitions        // what members export
 	cause   node               // what has the members loaded that are being added
 	linker  *link.Linker
