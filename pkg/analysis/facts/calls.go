@@ -228,10 +228,18 @@ func (o *Object) ImportCalls(c, imp uint32, l Loc) []Site {
 		s := Site{Addr: p.at, Kind: SiteSyscall}
 		p.nrs = append(p.nrs, p.keptNumbers()...)
 		o.settle(&s, p.numbers)
+		s.close()
 		o.beside(c, &s)
 		out = append(out, s)
 	}
 	return out
+}
+
+// close takes for anything what other objects can change.
+func (s *Site) close() {
+	if len(s.Vars) > 0 {
+		s.Unresolved, s.Vars = SharedNumber, nil
+	}
 }
 
 // beside finds what a call passes besides a number: the constants in the
@@ -275,6 +283,7 @@ func (o *Object) Passed(c, w uint32, l Loc) []Site {
 		s := Site{Addr: p.at, Kind: SiteSyscall, Via: w + 1}
 		p.nrs = append(p.nrs, p.keptNumbers()...)
 		o.settle(&s, p.numbers)
+		s.close()
 		o.beside(c, &s)
 		out = append(out, s)
 	}

@@ -316,9 +316,12 @@ func (w *writer) sites(list []Site, base uint64) {
 		for _, p := range s.Params {
 			w.uint(uint64(p))
 		}
-		w.bools(s.Derefs, s.Called, len(s.Args) > 0)
+		w.bools(s.Derefs, s.Called, len(s.Args) > 0, len(s.Vars) > 0)
 		if len(s.Args) > 0 {
 			w.args(s.Args)
+		}
+		if len(s.Vars) > 0 {
+			w.deltas(s.Vars)
 		}
 		w.strings(s.Unresolved)
 		w.uint(uint64(s.Via))
@@ -625,6 +628,9 @@ func (r *reader) sites(base uint64) []Site {
 		if b&4 != 0 {
 			s.Args = r.args()
 		}
+		if b&8 != 0 {
+			s.Vars = r.deltas()
+		}
 		s.Unresolved, s.Via = r.string(colOther), uint32(r.uint())
 	}
 	return out
@@ -666,6 +672,9 @@ func (f *Facts) check() error {
 		}
 		in(fn.Regions, len(f.Regions))
 		in(fn.Strings, len(f.Strings))
+		for k := range fn.Sites {
+			in(fn.Sites[k].Vars, len(f.Exports))
+		}
 		for _, p := range fn.Passes {
 			if p.Import {
 				ok = ok && int(p.To) < len(f.Imports)

@@ -96,7 +96,7 @@ func sample() *Facts {
 				Generic: true,
 				Passes:  []Pass{{To: 1, Args: []Arg{{At: 7, Values: []uint32{0}}}}, {To: 0, Import: true, Args: []Arg{{At: 6, Params: []Loc{2}}, {At: 17, Values: []uint32{5}}}}},
 				Sites: []Site{
-					{Addr: 0x1020, Kind: SiteSyscall, Nrs: []int32{-1, 0, 60}, Params: []Loc{7, 17}, Derefs: true, Called: true},
+					{Addr: 0x1020, Kind: SiteSyscall, Nrs: []int32{-1, 0, 60}, Params: []Loc{7, 17}, Derefs: true, Called: true, Vars: []uint32{0, 1}},
 					{Addr: 0x1000, Kind: SiteInt80, Unresolved: "the number is computed", Via: 1},
 					{Addr: 0x1011, Kind: SiteSyscall, Nrs: []int32{72}, Args: []Arg{{At: 1, Values: []uint32{3, 1 << 31, 1<<32 - 1}, Params: []Loc{6, 19}}, {At: 4, Params: []Loc{0}}}},
 				},

@@ -72,6 +72,9 @@ type Site struct {
 	Called bool
 	// Unresolved says why the numbers are not all known, "" when they are.
 	Unresolved string
+	// Vars are the exports, by index, that variables with the numbers lie in:
+	// the numbers are all known unless another object changes one by its name.
+	Vars []uint32
 	// Via is the index+1 of the wrapper that is called here, 0 for an
 	// instruction that enters the kernel itself.
 	Via uint32

@@ -13,7 +13,7 @@ func (f *Facts) Footprint() int64 {
 			len(fn.Sites)*int(unsafe.Sizeof(Site{})) + len(fn.Passes)*int(unsafe.Sizeof(Pass{}))
 		for k := range fn.Sites {
 			s := &fn.Sites[k]
-			n += 4*len(s.Nrs) + int(unsafe.Sizeof(Loc(0)))*len(s.Params) + argsFootprint(s.Args)
+			n += 4*len(s.Nrs) + int(unsafe.Sizeof(Loc(0)))*len(s.Params) + 4*len(s.Vars) + argsFootprint(s.Args)
 		}
 		for k := range fn.Passes {
 			n += argsFootprint(fn.Passes[k].Args)

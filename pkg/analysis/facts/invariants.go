@@ -62,6 +62,7 @@ func (f *Facts) Invariants() []string {
 			argInvariants(p.Args, func(format string, args ...any) { wrong(at+" "+format, args...) })
 		}
 		for k := range fn.Sites {
+			below(at+" exported variable", fn.Sites[k].Vars, len(f.Exports))
 			argInvariants(fn.Sites[k].Args, func(format string, args ...any) { wrong(at+" "+format, args...) })
 			siteInvariants(fn, &fn.Sites[k], nf, func(format string, args ...any) { wrong(at+" "+format, args...) })
 		}

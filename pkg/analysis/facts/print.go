@@ -260,6 +260,9 @@ func (f *Facts) siteRecord(s *Site) SiteRecord {
 	if s.Called {
 		r.Flags = append(r.Flags, "takers-known")
 	}
+	if len(s.Vars) > 0 {
+		r.Flags = append(r.Flags, "in-exported-variable")
+	}
 	return r
 }
 

@@ -33,7 +33,8 @@ type numbers struct {
 	// kept are numbers that a function leaves in a variable: they can be made
 	// only where that function is reached.
 	kept []keptNumber
-	why  string // why it isn't all known
+	vars []uint32 // exports that variables with numbers lie in
+	why  string   // why it isn't all known
 }
 
 // keptNumber is a number that function fn stores or passes on.
@@ -63,6 +64,7 @@ func (n *numbers) add(m numbers) {
 	n.nrs = append(n.nrs, m.nrs...)
 	n.from = append(n.from, m.from...)
 	n.kept = append(n.kept, m.kept...)
+	n.vars = append(n.vars, m.vars...)
 	if n.why == "" {
 		n.why = m.why
 	}
@@ -343,7 +345,7 @@ func (o *Object) chosen(s *Site, st *state) bool {
 // by resolveSites.
 func (o *Object) settle(s *Site, n numbers) []wrapKey {
 	s.Nrs = uniq(n.nrs)
-	s.Unresolved = n.why
+	s.Unresolved, s.Vars = n.why, uniq(n.vars)
 	for _, k := range n.from {
 		if k.deref {
 			// Callers outside of the object can't be asked for what lies

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/confinehq/confine/pkg/analysis/object"
 	"github.com/confinehq/confine/pkg/analysis/x86"
 )
 
@@ -116,9 +117,9 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 		return unresolved("the number is in one of too many variables")
 	}
 	if o.shared(addr) {
-		return unresolved("the number is in a variable that other objects, or pointers in data, can change")
+		return unresolved(SharedNumber)
 	}
-	var out numbers
+	out := numbers{vars: o.exportsAt(addr)}
 	taken := map[uint32]bool{} // functions that take the address
 	stored := func(fi uint32, v val, s *state) {
 		m := use(fi, v, s)
@@ -177,13 +178,35 @@ func (o *Object) global(addr uint64, depth int, use func(fi uint32, v val, s *st
 	return out
 }
 
-// shared reports whether a variable can be changed by others than the code that
-// names it: its object exports it, or a pointer in data leads to it or to a few
-// bytes before it.
-func (o *Object) shared(addr uint64) bool {
+// SharedNumber says why a number is unresolved that others can change.
+const SharedNumber = "the number is in a variable that other objects, or pointers in data, can change"
+
+// exportedAt reports whether a symbol is an exported variable, or a structure,
+// that an address lies in.
+func exportedAt(s *object.Symbol, addr uint64) bool {
+	return s.Defined && s.Bind != elf.STB_LOCAL && s.Type != elf.STT_FUNC && s.Type != elf.STT_TLS && s.Addr <= addr && addr < s.Addr+max(s.Size, 1)
+}
+
+// exportsAt returns the exports that a variable lies in.
+func (o *Object) exportsAt(addr uint64) []uint32 {
+	var out []uint32
 	for i := range o.File.DynSyms {
-		s := &o.File.DynSyms[i]
-		if s.Defined && s.Bind != elf.STB_LOCAL && s.Type != elf.STT_FUNC && s.Type != elf.STT_TLS && s.Addr <= addr && addr < s.Addr+max(s.Size, 1) {
+		if s := &o.File.DynSyms[i]; exportedAt(s, addr) {
+			if k, ok := slices.BinarySearchFunc(o.Facts.Exports, s.Name, func(e Export, name string) int { return strings.Compare(e.Name, name) }); ok {
+				out = append(out, uint32(k))
+			}
+		}
+	}
+	return out
+}
+
+// shared reports whether a variable can be changed by others than the code that
+// names it, and not only through the name that it is exported by: the loader
+// fills in its address or its content, or a pointer in data leads to it or to a
+// few bytes before it.
+func (o *Object) shared(addr uint64) bool {
+	for i := range o.File.Relocs {
+		if sym := o.File.Relocs[i].Sym; sym >= 0 && exportedAt(&o.File.DynSyms[sym], addr) {
 			return true
 		}
 	}
@@ -227,7 +250,7 @@ func (o *Object) dataPointers() []uint64 {
 	if !f.IsPIE {
 		for i := range f.Sections {
 			s := &f.Sections[i]
-			if s.Exec || s.NoBits || !s.Write && strings.HasPrefix(s.Name, ".go") {
+			if s.Exec || s.NoBits || linkers(s.Name) && !isGOT(s.Name) || !s.Write && strings.HasPrefix(s.Name, ".go") {
 				continue
 			}
 			w := f.WordSize()

@@ -153,7 +153,7 @@ func sizeOf(m map[uint32][]facts.Site) int64 {
 	for _, list := range m {
 		n += 64
 		for i := range list {
-			n += 160 + int64(len(list[i].Nrs)*4+len(list[i].Params)*2+len(list[i].Unresolved)+len(list[i].Args)*64)
+			n += 160 + int64(len(list[i].Nrs)*4+len(list[i].Params)*2+len(list[i].Unresolved)+len(list[i].Vars)*4+len(list[i].Args)*64)
 		}
 	}
 	return n

@@ -20,6 +20,9 @@ func (g *graph) site(n node, s *facts.Site) {
 	if s.Unresolved != "" {
 		g.unresolved(n, s, s.Unresolved)
 	}
+	if len(s.Vars) > 0 {
+		g.kept = append(g.kept, keptIn{n, s})
+	}
 	if s.Derefs {
 		return // nobody outside of the object passes such a pointer; else the site is unresolved
 	}

@@ -168,8 +168,9 @@ type graph struct {
 	calls   callIndex
 	wraps   map[uint32][]param // what calls from other places pass as numbers; key: a function's number in trail
 	besides []besides
-	defs    definitions        // what members export
-	cause   node               // what has the members loaded that are being added
+	kept    []keptIn
+	defs    definitions // what members export
+	cause   node        // what has the members loaded that are being added
 	linker  *link.Linker
 	members []*member
 	index   map[*link.Member]int32
@@ -547,6 +548,7 @@ func (g *graph) finish() {
 			}
 		}
 	}
+	g.exportedNumbers()
 	g.callsByName()
 	for _, miss := range g.linker.Missing {
 		g.issue("missing-library", miss.By, fmt.Sprintf("it needs %s, which isn't in the image", miss.Name), false)
