@@ -39,7 +39,7 @@ func (o *Object) relativeTables() (again bool) {
 	var found []ref
 	for i := range o.refs {
 		r := &o.refs[i]
-		if !r.kind.names() {
+		if !r.kind.names() || o.inGo(o.at(r)) {
 			continue
 		}
 		targets := o.relativeTable(r.to)
@@ -84,6 +84,13 @@ func (o *Object) relativeTables() (again bool) {
 	o.refs = append(o.refs, found...)
 	slices.SortStableFunc(o.refs, byOffset)
 	return again
+}
+
+// inGo reports whether code at an address was made by Go's compiler or
+// assembler, which make no such tables: what looks like one in the descriptions
+// of types, of which large programs have many, is none.
+func (o *Object) inGo(at uint64) bool {
+	return at >= o.goSpan.lo && at < o.goSpan.hi && !o.inFDE(at)
 }
 
 // namedAddresses returns the sorted addresses that some instruction names: a
