@@ -15,6 +15,7 @@ var aarch64ABI = abi{
 	regs:  32, sp: arm64.SP, number: 8, word: 8, step: 4,
 	args:        []uint8{0, 1, 2, 3, 4, 5, 6, 7},
 	goArgs:      []uint8{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+	goContext:   26,
 	kernelArgs:  []uint8{0, 1, 2, 3, 4, 5},
 	clobbered:   []uint8{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 30},
 	goClobbered: []uint8{19, 20, 21, 22, 23, 24, 25, 26, 27},

@@ -16,6 +16,7 @@ var amd64ABI = abi{
 	args:        []uint8{x86.RDI, x86.RSI, x86.RDX, x86.RCX, x86.R8, x86.R9},
 	kernelArgs:  []uint8{x86.RDI, x86.RSI, x86.RDX, x86.R10, x86.R8, x86.R9},
 	goArgs:      []uint8{x86.RDI, x86.RSI, x86.RDX, x86.RCX, x86.R8, x86.R9, x86.RAX, x86.RBX, x86.R10, x86.R11},
+	goContext:   x86.RDX,
 	clobbered:   []uint8{x86.RAX, x86.RCX, x86.RDX, x86.RSI, x86.RDI, x86.R8, x86.R9, x86.R10, x86.R11},
 	goClobbered: []uint8{x86.RBX, x86.R12, x86.R13, x86.R14, x86.R15},
 }

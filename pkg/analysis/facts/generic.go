@@ -14,7 +14,8 @@ const maxGeneric = 64
 // generics marks the functions that call whatever they are told to with
 // arguments that they read from a table, as libraries for foreign functions
 // do: all registers that can hold arguments are loaded through one pointer
-// before a call through another. What such code passes is known to nobody.
+// before a call through another. What such code passes is known to nobody. What
+// Go's closures pass of what they captured is as well known as other arguments.
 func (o *Object) generics() {
 	m, ok := o.mach.(interface {
 		loads(code []byte) (base uint8, into []uint8)
@@ -44,6 +45,9 @@ func (o *Object) generic(fn *Func, at uint64, loads func(code []byte) (uint8, []
 		}
 		at = p
 		from, into := loads(code)
+		if from == o.mach.abi().goContext && o.inGo(at) {
+			continue
+		}
 		for _, r := range into {
 			i := slices.Index(args, r)
 			if i < 0 {

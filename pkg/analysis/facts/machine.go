@@ -58,6 +58,8 @@ type abi struct {
 	// their order; goArgs are those in which either convention does.
 	// Without args, they are on the stack.
 	args, goArgs []uint8
+	// goContext is the register in which Go's closures get what they captured.
+	goContext uint8
 	// kernelArgs are those in which a system call has its arguments; nil when
 	// they aren't looked at.
 	kernelArgs []uint8
