@@ -292,9 +292,12 @@ func (o *Object) roots() {
 	if o.Facts.Go {
 		// Go's linker has already dropped what can't be reached, and finds
 		// methods by tables of 32-bit offsets that are no relocations: all of
-		// the program's functions count.
+		// the program's functions count. Calls through stubs of the procedure
+		// linkage table are those of who jumps there.
 		for i := range o.Facts.Funcs {
-			o.Facts.Roots = append(o.Facts.Roots, uint32(i))
+			if !o.stubs(i) {
+				o.Facts.Roots = append(o.Facts.Roots, uint32(i))
+			}
 		}
 	}
 	// Thread-local data is never addressed by its place in the file.
