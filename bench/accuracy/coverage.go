@@ -61,6 +61,7 @@ func (r *runner) coverage(ctx context.Context, list []program, out io.Writer, fo
 	if err != nil {
 		return err
 	}
+	defer cache.Close()
 	missing := 0
 	for _, p := range list {
 		fmt.Fprintf(os.Stderr, "running %s\n", p.name)

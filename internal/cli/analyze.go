@@ -150,6 +150,7 @@ func (a *app) analyze(ctx context.Context, root string, o analyzeOptions, output
 			// An answer without a cache is worth more than none.
 			fmt.Fprintf(a.err, "going on without a cache: %v\n", err)
 		} else {
+			defer cache.Close()
 			req.Options.Cache = cache
 		}
 	}
