@@ -1,6 +1,7 @@
 package facts
 
 import (
+	"bytes"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -24,36 +25,9 @@ func Encode(f *Facts) []byte {
 	w.deltas(f.Held)
 	w.deltas(f.RootImports)
 	w.deltas(f.RootRegions)
-	w.uint(uint64(len(f.Exports)))
-	for i := range f.Exports {
-		e := &f.Exports[i]
-		w.string(colName, e.Name)
-		w.string(colVersion, e.Version)
-		w.bools(e.Hidden, e.IFunc, e.Region > 0)
-		w.uint(uint64(e.Func))
-		if e.Region > 0 {
-			w.uint(uint64(e.Region))
-		}
-	}
-	own := f.ownFuncs()
-	w.uint(uint64(len(f.Imports)))
-	for i := range f.Imports {
-		m := &f.Imports[i]
-		w.string(colName, m.Name)
-		w.string(colVersion, m.Version)
-		usual := m.OwnFunc == own[m.Name]
-		w.bools(m.Weak, m.Own, m.Copy, m.OwnRegion > 0, usual, len(m.Args) > 0)
-		if !usual {
-			w.uint(uint64(m.OwnFunc))
-		}
-		if m.OwnRegion > 0 {
-			w.uint(uint64(m.OwnRegion))
-		}
-		if len(m.Args) > 0 {
-			w.args(m.Args)
-		}
-	}
-	w.uint(uint64(len(f.Regions)))
+	w.exports(f.Exports)
+	w.imports(f)
+	w.in(inRegions).count(len(f.Regions))
 	for i := range f.Regions {
 		r := &f.Regions[i]
 		w.strings(r.Name)
@@ -64,17 +38,55 @@ func Encode(f *Facts) []byte {
 		w.deltas(r.Regions)
 		w.deltas(r.Strings)
 	}
-	w.uint(uint64(len(f.Funcs)))
+	w.in(inStarts).count(len(f.Funcs))
 	last := uint64(0)
 	for i := range f.Funcs {
 		fn := &f.Funcs[i]
-		w.int(int64(fn.Start - last))
-		w.uint(fn.End - fn.Start)
+		w.in(inStarts).int(int64(fn.Start - last))
+		w.in(inLengths).uint(fn.End - fn.Start)
 		last = fn.End
 		w.function(fn, i)
 	}
-	w.symbols(f)
-	return pack(encodeHeader(f), w.plain())
+	w.in(inSymbols).symbols(f)
+	return pack(encodeHeader(f), w.pieces()...)
+}
+
+func (w *writer) exports(list []Export) {
+	w.in(inNames).count(len(list))
+	last := int64(0)
+	for i := range list {
+		e := &list[i]
+		w.in(inNames).string(colName, e.Name)
+		w.in(inVersions).string(colVersion, e.Version)
+		w.in(inMarks).bools(e.Hidden, e.IFunc, e.Region > 0)
+		w.in(inExports).int(int64(e.Func) - last)
+		last = int64(e.Func)
+		if e.Region > 0 {
+			w.uint(uint64(e.Region))
+		}
+	}
+}
+
+func (w *writer) imports(f *Facts) {
+	own := f.ownFuncs()
+	w.in(inNames).count(len(f.Imports))
+	for i := range f.Imports {
+		m := &f.Imports[i]
+		w.in(inNames).string(colName, m.Name)
+		w.in(inVersions).string(colVersion, m.Version)
+		usual := m.OwnFunc == own[m.Name]
+		w.in(inMarks).bools(m.Weak, m.Own, m.Copy, m.OwnRegion > 0, usual, len(m.Args) > 0)
+		w.in(inImports)
+		if !usual {
+			w.uint(uint64(m.OwnFunc))
+		}
+		if m.OwnRegion > 0 {
+			w.uint(uint64(m.OwnRegion))
+		}
+		if len(m.Args) > 0 {
+			w.args(m.Args)
+		}
+	}
 }
 
 // Header is what the loader needs to know of an object.
@@ -180,28 +192,79 @@ const (
 	columns
 )
 
-// writer collects the body and, apart, a table of the strings in it: each
-// stands there once, in the order of their first use, as the bytes that it
-// shares with the one before and the rest of it.
+// Streams of a body: values of one kind stand together, because they tell what
+// follows them better than others do. Each is followed by one of the lengths of
+// the lists in it.
+const (
+	inGeneral = 2 * iota
+	inNames
+	inVersions
+	inMarks
+	inExports
+	inImports
+	inRegions
+	inStarts
+	inLengths
+	inHas
+	inEdges
+	inKinds
+	inUses
+	inCalled
+	inUsedRegions
+	inUsedStrings
+	inSites
+	inSymbols
+	streams
+)
+
+// writer collects the streams of a body and, apart, a table of the strings in
+// it: each stands there once, in the order of their first use, as the bytes that
+// it shares with the one before and the rest of it.
 type writer struct {
-	b     []byte
-	table []byte
-	total uint64 // bytes of all strings in the table
-	last  string
+	streams [streams][]byte
+	at      int // the stream that is written to
+	table   []byte
+	total   uint64 // bytes of all strings in the table
+	last    string
 	// seen numbers the strings that were written; key: the string.
 	seen map[string]uint64
 	next [columns]uint64
 }
 
-// plain returns everything that was written.
-func (w *writer) plain() []byte {
-	plain := binary.AppendUvarint(nil, uint64(len(w.seen)))
-	plain = binary.AppendUvarint(plain, w.total)
-	return append(append(plain, w.table...), w.b...)
+// in has what follows written to a stream.
+func (w *writer) in(stream int) *writer {
+	w.at = stream
+	return w
 }
 
-func (w *writer) uint(v uint64) { w.b = binary.AppendUvarint(w.b, v) }
-func (w *writer) int(v int64)   { w.b = binary.AppendVarint(w.b, v) }
+// pieces returns everything that was written: how long each stream is, with its
+// number, the table, and the streams.
+func (w *writer) pieces() [][]byte {
+	head := binary.AppendUvarint(nil, uint64(len(w.seen)))
+	head = binary.AppendUvarint(head, w.total)
+	head = binary.AppendUvarint(head, uint64(len(w.table)))
+	out := [][]byte{nil, w.table}
+	for i, b := range w.streams {
+		if len(b) > 0 {
+			head = binary.AppendUvarint(head, uint64(i)+1)
+			head = binary.AppendUvarint(head, uint64(len(b)))
+			out = append(out, b)
+		}
+	}
+	out[0] = append(head, 0)
+	return out
+}
+
+// plain returns all pieces as one.
+func (w *writer) plain() []byte { return bytes.Join(w.pieces(), nil) }
+
+func (w *writer) uint(v uint64) { w.streams[w.at] = binary.AppendUvarint(w.streams[w.at], v) }
+func (w *writer) int(v int64)   { w.streams[w.at] = binary.AppendVarint(w.streams[w.at], v) }
+
+// count writes how long the list is that follows.
+func (w *writer) count(n int) {
+	w.streams[w.at+1] = binary.AppendUvarint(w.streams[w.at+1], uint64(n))
+}
 
 func (w *writer) strings(list ...string) {
 	for _, s := range list {
@@ -238,7 +301,7 @@ func (w *writer) append(s string) {
 }
 
 func (w *writer) list(s []string) {
-	w.uint(uint64(len(s)))
+	w.count(len(s))
 	w.strings(s...)
 }
 
@@ -253,7 +316,7 @@ func (w *writer) bools(v ...bool) {
 }
 
 func (w *writer) deltas(v []uint32) {
-	w.uint(uint64(len(v)))
+	w.count(len(v))
 	last := uint32(0)
 	for _, x := range v {
 		w.int(int64(x) - int64(last))
@@ -265,54 +328,54 @@ func (w *writer) deltas(v []uint32) {
 func (w *writer) function(fn *Func, self int) {
 	calls := !slices.ContainsFunc(fn.Edges, func(e Edge) bool { return e.Kind != EdgeCall })
 	called := !slices.ContainsFunc(fn.Imports, func(i ImportUse) bool { return !i.Called })
-	w.bools(fn.ComputedJump, len(fn.Edges) > 0, len(fn.Imports) > 0, len(fn.Regions) > 0, len(fn.Strings) > 0, len(fn.Sites) > 0, calls, called, len(fn.Passes) > 0, fn.Generic)
+	w.in(inHas).bools(fn.ComputedJump, len(fn.Edges) > 0, len(fn.Imports) > 0, len(fn.Regions) > 0, len(fn.Strings) > 0, len(fn.Sites) > 0, calls, called, len(fn.Passes) > 0, fn.Generic)
 	if len(fn.Edges) > 0 {
-		w.uint(uint64(len(fn.Edges)))
+		w.in(inEdges).count(len(fn.Edges))
 		last := int64(self)
 		for _, e := range fn.Edges {
-			w.int(int64(e.To) - last)
+			w.in(inEdges).int(int64(e.To) - last)
 			if !calls {
-				w.uint(uint64(e.Kind))
+				w.in(inKinds).uint(uint64(e.Kind))
 			}
 			last = int64(e.To)
 		}
 	}
 	if len(fn.Imports) > 0 {
-		w.uint(uint64(len(fn.Imports)))
+		w.in(inUses).count(len(fn.Imports))
 		last := uint32(0)
 		for _, i := range fn.Imports {
-			w.int(int64(i.Import) - int64(last))
+			w.in(inUses).int(int64(i.Import) - int64(last))
 			if !called {
-				w.bools(i.Called)
+				w.in(inCalled).bools(i.Called)
 			}
 			last = i.Import
 		}
 	}
 	if len(fn.Regions) > 0 {
-		w.deltas(fn.Regions)
+		w.in(inUsedRegions).deltas(fn.Regions)
 	}
 	if len(fn.Strings) > 0 {
-		w.deltas(fn.Strings)
+		w.in(inUsedStrings).deltas(fn.Strings)
 	}
 	if len(fn.Sites) > 0 {
-		w.sites(fn.Sites, fn.Start)
+		w.in(inSites).sites(fn.Sites, fn.Start)
 	}
 	if len(fn.Passes) > 0 {
-		w.passes(fn.Passes)
+		w.in(inSites).passes(fn.Passes)
 	}
 }
 
 func (w *writer) sites(list []Site, base uint64) {
-	w.uint(uint64(len(list)))
+	w.count(len(list))
 	for i := range list {
 		s := &list[i]
 		w.int(int64(s.Addr - base))
 		w.uint(uint64(s.Kind))
-		w.uint(uint64(len(s.Nrs)))
+		w.count(len(s.Nrs))
 		for _, n := range s.Nrs {
 			w.int(int64(n))
 		}
-		w.uint(uint64(len(s.Params)))
+		w.count(len(s.Params))
 		for _, p := range s.Params {
 			w.uint(uint64(p))
 		}
@@ -331,12 +394,12 @@ func (w *writer) sites(list []Site, base uint64) {
 // EncodeSites writes the sites of some functions; key: function index.
 func EncodeSites(m map[uint32][]Site) []byte {
 	var w writer
-	w.uint(uint64(len(m)))
+	w.in(inSites).count(len(m))
 	for _, i := range slices.Sorted(maps.Keys(m)) {
 		w.uint(uint64(i))
 		w.sites(m[i], 0)
 	}
-	return pack(nil, w.plain())
+	return pack(nil, w.pieces()...)
 }
 
 // DecodeSites reads what EncodeSites wrote.
@@ -346,7 +409,7 @@ func DecodeSites(data []byte) (map[uint32][]Site, error) {
 		return nil, err
 	}
 	m := map[uint32][]Site{}
-	for range r.count(2) {
+	for range r.in(inSites).count(1) {
 		i := uint32(r.uint())
 		m[i] = r.sites(0)
 	}
@@ -373,24 +436,57 @@ func Decode(data []byte) (*Facts, error) {
 	f.Warnings, f.Strings = r.list(), r.list()
 	f.Entry = uint32(r.uint())
 	f.Roots, f.Held, f.RootImports, f.RootRegions = r.deltas(), r.deltas(), r.deltas(), r.deltas()
-	f.Exports = make([]Export, r.count(4))
-	for i := range f.Exports {
-		e := &f.Exports[i]
-		e.Name, e.Version = r.string(colName), r.string(colVersion)
-		b := r.uint()
+	f.Exports = r.exports()
+	f.Imports = r.imports(f.ownFuncs())
+	f.Regions = make([]Region, r.in(inRegions).count(3))
+	for i := range f.Regions {
+		g := &f.Regions[i]
+		g.Name, g.Start = r.string(colOther), r.uint()
+		g.End = g.Start + r.uint()
+		g.Funcs, g.Imports, g.Regions, g.Strings = r.deltas(), r.deltas(), r.deltas(), r.deltas()
+	}
+	f.Funcs = make([]Func, min(r.in(inStarts).count(1), len(r.streams[inLengths]), len(r.streams[inHas])))
+	last := uint64(0)
+	for i := range f.Funcs {
+		fn := &f.Funcs[i]
+		fn.Start = last + uint64(r.in(inStarts).int())
+		fn.End = fn.Start + r.in(inLengths).uint()
+		last = fn.End
+		r.function(fn, i)
+	}
+	r.in(inSymbols).symbols(f)
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	f.index()
+	return f, f.check()
+}
+
+func (r *reader) exports() []Export {
+	out := make([]Export, min(r.in(inNames).count(1), len(r.streams[inVersions]), len(r.streams[inMarks]), len(r.streams[inExports])))
+	last := int64(0)
+	for i := range out {
+		e := &out[i]
+		e.Name, e.Version = r.in(inNames).string(colName), r.in(inVersions).string(colVersion)
+		b := r.in(inMarks).uint()
 		e.Hidden, e.IFunc = b&1 != 0, b&2 != 0
-		e.Func = uint32(r.uint())
+		last += r.in(inExports).int()
+		e.Func = uint32(last)
 		if b&4 != 0 {
 			e.Region = uint32(r.uint())
 		}
 	}
-	own := f.ownFuncs()
-	f.Imports = make([]Import, r.count(3))
-	for i := range f.Imports {
-		m := &f.Imports[i]
-		m.Name, m.Version = r.string(colName), r.string(colVersion)
-		b := r.uint()
+	return out
+}
+
+func (r *reader) imports(own map[string]uint32) []Import {
+	out := make([]Import, min(r.in(inNames).count(1), len(r.streams[inVersions]), len(r.streams[inMarks])))
+	for i := range out {
+		m := &out[i]
+		m.Name, m.Version = r.in(inNames).string(colName), r.in(inVersions).string(colVersion)
+		b := r.in(inMarks).uint()
 		m.Weak, m.Own, m.Copy = b&1 != 0, b&2 != 0, b&4 != 0
+		r.in(inImports)
 		m.OwnFunc = own[m.Name]
 		if b&16 == 0 {
 			m.OwnFunc = uint32(r.uint())
@@ -402,32 +498,12 @@ func Decode(data []byte) (*Facts, error) {
 			m.Args = r.args()
 		}
 	}
-	f.Regions = make([]Region, r.count(7))
-	for i := range f.Regions {
-		g := &f.Regions[i]
-		g.Name, g.Start = r.string(colOther), r.uint()
-		g.End = g.Start + r.uint()
-		g.Funcs, g.Imports, g.Regions, g.Strings = r.deltas(), r.deltas(), r.deltas(), r.deltas()
-	}
-	f.Funcs = make([]Func, r.count(3))
-	last := uint64(0)
-	for i := range f.Funcs {
-		fn := &f.Funcs[i]
-		fn.Start = last + uint64(r.int())
-		fn.End = fn.Start + r.uint()
-		last = fn.End
-		r.function(fn, i)
-	}
-	r.symbols(f)
-	if err := r.end(); err != nil {
-		return nil, err
-	}
-	f.index()
-	return f, f.check()
+	return out
 }
 
 type reader struct {
-	b       []byte
+	streams [streams][]byte
+	at      int // the stream that is read from
 	bad     bool
 	strs    []string
 	numbers slab[uint32]
@@ -457,34 +533,68 @@ func unpacked(data []byte) (*reader, error) {
 }
 
 func newReader(plain []byte) (*reader, error) {
-	r := &reader{b: plain}
-	r.table()
-	if r.bad {
+	r := &reader{}
+	// The pieces' lengths are read from the stream that is empty until then.
+	r.streams[inGeneral] = plain
+	n, total, table := r.uint(), r.uint(), r.uint()
+	var sizes [streams]uint64
+	for next := r.uint(); next > 0 && !r.bad; next = r.uint() {
+		if next > streams || sizes[next-1] > 0 {
+			return nil, ErrCorrupt
+		}
+		sizes[next-1] = r.uint()
+	}
+	rest := r.streams[inGeneral]
+	take := func(size uint64) (b []byte) {
+		if size > uint64(len(rest)) {
+			r.bad = true
+			return nil
+		}
+		b, rest = rest[:size], rest[size:]
+		return b
+	}
+	text := take(table)
+	for i, size := range sizes {
+		r.streams[i] = take(size)
+	}
+	if r.bad || len(rest) > 0 || !r.table(text, n, total) {
 		return nil, ErrCorrupt
 	}
 	return r, nil
 }
 
-// table reads the strings, into one piece of memory.
-func (r *reader) table() {
-	n, total := r.count(2), r.uint()
-	if total > maxStrings {
-		r.bad = true
-		return
+// in has what follows read from a stream.
+func (r *reader) in(stream int) *reader {
+	r.at = stream
+	return r
+}
+
+// table reads n strings, into one piece of memory, and reports whether that is
+// what there was.
+func (r *reader) table(b []byte, n, total uint64) bool {
+	if total > maxStrings || n > uint64(len(b)/2) {
+		return false
 	}
 	ends := make([]int, 0, n)
 	text := make([]byte, 0, total)
 	last := 0 // where the string before begins
 	for range n {
-		shared, rest := r.uint(), r.count(1)
-		if r.bad || shared > uint64(len(text)-last) || uint64(len(text))+shared+uint64(rest) > total {
-			r.bad = true
-			return
+		shared, k := binary.Uvarint(b)
+		if k <= 0 {
+			return false
+		}
+		rest, m := binary.Uvarint(b[k:])
+		if m <= 0 {
+			return false
+		}
+		b = b[k+m:]
+		if rest > uint64(len(b)) || shared > uint64(len(text)-last) || uint64(len(text))+shared+rest > total {
+			return false
 		}
 		begin := len(text)
 		text = append(text, text[last:last+int(shared)]...)
-		text = append(text, r.b[:rest]...)
-		r.b = r.b[rest:]
+		text = append(text, b[:rest]...)
+		b = b[rest:]
 		ends, last = append(ends, len(text)), begin
 	}
 	all := string(text)
@@ -493,41 +603,54 @@ func (r *reader) table() {
 	for i, end := range ends {
 		r.strs[i], begin = all[begin:end], end
 	}
+	return len(b) == 0
 }
 
 func (r *reader) end() error {
-	if r.bad || len(r.b) > 0 {
+	for _, b := range r.streams {
+		if len(b) > 0 {
+			return ErrCorrupt
+		}
+	}
+	if r.bad {
 		return ErrCorrupt
 	}
 	return nil
 }
 
-func (r *reader) uint() uint64 {
-	v, n := binary.Uvarint(r.b)
+// fail ends the reading: nothing is left in any stream.
+func (r *reader) fail() {
+	r.bad, r.streams = true, [streams][]byte{}
+}
+
+func (r *reader) uint() uint64 { return r.unsigned(r.at) }
+
+func (r *reader) unsigned(stream int) uint64 {
+	v, n := binary.Uvarint(r.streams[stream])
 	if n <= 0 {
-		r.bad, r.b = true, nil
+		r.fail()
 		return 0
 	}
-	r.b = r.b[n:]
+	r.streams[stream] = r.streams[stream][n:]
 	return v
 }
 
 func (r *reader) int() int64 {
-	v, n := binary.Varint(r.b)
+	v, n := binary.Varint(r.streams[r.at])
 	if n <= 0 {
-		r.bad, r.b = true, nil
+		r.fail()
 		return 0
 	}
-	r.b = r.b[n:]
+	r.streams[r.at] = r.streams[r.at][n:]
 	return v
 }
 
-// count reads a length of things that take at least size bytes each, so that
-// no input asks for more memory than it is long.
+// count reads the length of a list of things that take at least size bytes each
+// of the stream, so that no input asks for more memory than it is long.
 func (r *reader) count(size int) int {
-	v := r.uint()
-	if v > uint64(len(r.b)/size) {
-		r.bad, r.b = true, nil
+	v := r.unsigned(r.at + 1)
+	if v > uint64(len(r.streams[r.at])/size) {
+		r.fail()
 		return 0
 	}
 	return int(v)
@@ -536,7 +659,7 @@ func (r *reader) count(size int) int {
 func (r *reader) string(column int) string {
 	n := r.next[column] + uint64(r.int())
 	if n >= uint64(len(r.strs)) {
-		r.bad, r.b = true, nil
+		r.fail()
 		return ""
 	}
 	r.next[column] = n + 1
@@ -570,44 +693,44 @@ func (r *reader) deltas() []uint32 {
 }
 
 func (r *reader) function(fn *Func, self int) {
-	b := r.uint()
+	b := r.in(inHas).uint()
 	fn.ComputedJump = b&1 != 0
 	if b&2 != 0 {
-		fn.Edges = r.edges.take(r.count(1))
+		fn.Edges = r.edges.take(r.in(inEdges).count(1))
 		last := int64(self)
 		for i := range fn.Edges {
-			last += r.int()
+			last += r.in(inEdges).int()
 			fn.Edges[i] = Edge{uint32(last), EdgeCall}
 			if b&64 == 0 {
-				fn.Edges[i].Kind = EdgeKind(r.uint())
+				fn.Edges[i].Kind = EdgeKind(r.in(inKinds).uint())
 			}
 		}
 	}
 	if b&4 != 0 {
-		fn.Imports = r.uses.take(r.count(1))
+		fn.Imports = r.uses.take(r.in(inUses).count(1))
 		last := int64(0)
 		for i := range fn.Imports {
-			last += r.int()
-			fn.Imports[i] = ImportUse{uint32(last), b&128 != 0 || r.uint() != 0}
+			last += r.in(inUses).int()
+			fn.Imports[i] = ImportUse{uint32(last), b&128 != 0 || r.in(inCalled).uint() != 0}
 		}
 	}
 	if b&8 != 0 {
-		fn.Regions = r.deltas()
+		fn.Regions = r.in(inUsedRegions).deltas()
 	}
 	if b&16 != 0 {
-		fn.Strings = r.deltas()
+		fn.Strings = r.in(inUsedStrings).deltas()
 	}
 	if b&32 != 0 {
-		fn.Sites = r.sites(fn.Start)
+		fn.Sites = r.in(inSites).sites(fn.Start)
 	}
 	fn.Generic = b&512 != 0
 	if b&256 != 0 {
-		fn.Passes = r.passes()
+		fn.Passes = r.in(inSites).passes()
 	}
 }
 
 func (r *reader) sites(base uint64) []Site {
-	out := make([]Site, r.count(6))
+	out := make([]Site, r.count(5))
 	for i := range out {
 		s := &out[i]
 		s.Addr, s.Kind = base+uint64(r.int()), SiteKind(r.uint())

@@ -2,17 +2,17 @@ package facts
 
 // args writes what is known of arguments.
 func (w *writer) args(list []Arg) {
-	w.uint(uint64(len(list)))
+	w.count(len(list))
 	for i := range list {
 		a := &list[i]
 		w.uint(uint64(a.At))
-		w.uint(uint64(len(a.Values)))
+		w.count(len(a.Values))
 		last := uint32(0)
 		for _, v := range a.Values {
 			w.uint(uint64(v - last))
 			last = v
 		}
-		w.uint(uint64(len(a.Params)))
+		w.count(len(a.Params))
 		for _, p := range a.Params {
 			w.uint(uint64(p))
 		}
@@ -20,7 +20,7 @@ func (w *writer) args(list []Arg) {
 }
 
 func (r *reader) args() []Arg {
-	out := make([]Arg, r.count(3))
+	out := make([]Arg, r.count(1))
 	for i := range out {
 		a := &out[i]
 		a.At = uint16(r.uint())
@@ -46,7 +46,7 @@ func (r *reader) args() []Arg {
 }
 
 func (w *writer) passes(list []Pass) {
-	w.uint(uint64(len(list)))
+	w.count(len(list))
 	for i := range list {
 		p := &list[i]
 		to := uint64(p.To) << 1
@@ -59,7 +59,7 @@ func (w *writer) passes(list []Pass) {
 }
 
 func (r *reader) passes() []Pass {
-	out := make([]Pass, r.count(2))
+	out := make([]Pass, r.count(1))
 	for i := range out {
 		to := r.uint()
 		out[i] = Pass{To: uint32(to >> 1), Import: to&1 != 0, Args: r.args()}

@@ -14,7 +14,7 @@ import "debug/elf"
 
 // Version is part of every cache key: it grows with each change of what Facts
 // hold or how they are found.
-const Version = 24
+const Version = 25
 
 // FlagNoDefLib is DF_1_NODEFLIB of DT_FLAGS_1: the loader's default folders
 // are not searched.
