@@ -38,15 +38,16 @@ func dirExists(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// sweepGroups removes what killed hosts left; groups with processes in them
-// can't be removed.
+// sweepGroups removes what killed hosts left. Groups with processes in them
+// can't be removed, and one without may be another host's that is about to move
+// its monitor there.
 func sweepGroups(parent string) {
 	left, err := os.ReadDir(parent)
 	if err != nil {
 		return
 	}
 	for _, d := range left {
-		if d.IsDir() {
+		if d.IsDir() && !dirExists(filepath.Join("/proc", d.Name())) {
 			_ = unix.Rmdir(filepath.Join(parent, d.Name()))
 		}
 	}
