@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/confinehq/confine/bench/box"
+	"github.com/confinehq/confine/pkg/monitor"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
@@ -37,18 +38,29 @@ func TestUntoldAreCounted(t *testing.T) {
 	}
 	scope := b.Scope()
 	scope.EveryEvent = true
+	var seen uint64
+	snap := watched(t, c, b, scope, func(ev *confinev1.WatchResponse) {
+		if _, ok := ev.GetEvent().(*confinev1.WatchResponse_Exec); ok {
+			seen++
+		}
+	})
+	if snap.GetLost() == 0 || seen+snap.GetLost() != 3*count {
+		t.Errorf("%d executions told and %d lost (%v), want %d together", seen, snap.GetLost(), snap.GetLosses(), 3*count)
+	}
+}
+
+// watched runs a box to its end under a watch and has each event looked at.
+func watched(t *testing.T, c *monitor.Client, b *box.Box, scope *monitor.Scope, look func(*confinev1.WatchResponse)) *confinev1.SnapshotResponse {
+	t.Helper()
 	w, err := c.Watch(t.Context(), scope)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var seen uint64
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
 		for ev := range w.Events() {
-			if _, ok := ev.GetEvent().(*confinev1.WatchResponse_Exec); ok {
-				seen++
-			}
+			look(ev)
 		}
 	}()
 	if _, err := b.Run(); err != nil {
@@ -59,7 +71,5 @@ func TestUntoldAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-read
-	if snap.GetLost() == 0 || seen+snap.GetLost() != 3*count {
-		t.Errorf("%d executions told and %d lost (%v), want %d together", seen, snap.GetLost(), snap.GetLosses(), 3*count)
-	}
+	return snap
 }

@@ -5,10 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 
 	"github.com/confinehq/confine/bench/box"
+	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
 
 // slowly runs a tool and holds back what it tells of the program "late".
@@ -55,29 +55,13 @@ func TestToldLate(t *testing.T) {
 	if b.Group == "" {
 		t.Skip("no control groups of version 2 are mounted")
 	}
-	w, err := c.Watch(t.Context(), b.Scope())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var times atomic.Int32
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		for ev := range w.Events() {
-			if ev.GetExec().GetPath() == late {
-				times.Add(1)
-			}
+	times := 0
+	snap := watched(t, c, b, b.Scope(), func(ev *confinev1.WatchResponse) {
+		if ev.GetExec().GetPath() == late {
+			times++
 		}
-	}()
-	if _, err := b.Run(); err != nil {
-		t.Fatal(err)
-	}
-	snap, err := w.Stop(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-read
-	if times.Load() != 1 {
-		t.Errorf("told %d times, want once; lost %v", times.Load(), snap.GetLosses())
+	})
+	if times != 1 {
+		t.Errorf("told %d times, want once; lost %v", times, snap.GetLosses())
 	}
 }
