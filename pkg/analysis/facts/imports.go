@@ -130,12 +130,13 @@ func (o *Object) passedNear(fi uint32, c callSite, others *importCall) []Arg {
 	if o.mach.abi().kernelArgs == nil {
 		return nil
 	}
-	locs := o.argLocs()
+	var locs []Loc
 	if others != nil && others.seen {
-		locs = locs[:0]
 		for i := range others.args {
 			locs = append(locs, Loc(others.args[i].At))
 		}
+	} else {
+		locs = o.argLocs()
 	}
 	if _, ok := o.mach.(mover); ok {
 		args, _ := o.quick(fi, c, locs)
