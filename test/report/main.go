@@ -1,7 +1,7 @@
 // Command report reads the output of 'go test -json' and prints what a person
 // wants to see of it: a line for each package, everything that a failed test
 // printed, and the reason of every skipped test. With -require-all a skipped
-// test counts as a failed one.
+// test counts as a failed one, unless its reason begins with impossible.
 package main
 
 import (
@@ -14,6 +14,11 @@ import (
 	"slices"
 	"strings"
 )
+
+// impossible begins the reason of a test that skips what this machine's
+// processor or hypervisor can't do and no installation changes, and has checked
+// what it could before.
+const impossible = "impossible on this machine: "
 
 // event is one line of test2json; see 'go doc test2json'.
 type event struct {
@@ -43,9 +48,9 @@ type report struct {
 	// output holds the lines of tests and packages that have not ended, by
 	// package and test.
 	output map[string][]string
-	// skips holds "package.Test: reason".
-	skips          []string
-	passed, failed int
+	// skips and impossible hold "package.Test: reason".
+	skips, impossible []string
+	passed, failed    int
 	// broken counts packages that failed as a whole (build, crash).
 	broken int
 }
@@ -94,7 +99,13 @@ func (r *report) endTest(e event, output []string) {
 			}
 		}
 	case "skip":
-		r.skips = append(r.skips, fmt.Sprintf("%s.%s: %s", e.Package, e.Test, reason(output)))
+		why := reason(output)
+		line := fmt.Sprintf("%s.%s: %s", e.Package, e.Test, why)
+		if strings.Contains(why, impossible) {
+			r.impossible = append(r.impossible, line)
+		} else {
+			r.skips = append(r.skips, line)
+		}
 	}
 }
 
@@ -133,14 +144,9 @@ func (r *report) endPackage(e event, output []string) {
 
 // finish prints skips and totals and reports whether all is well.
 func (r *report) finish(requireAll bool) bool {
-	slices.Sort(r.skips)
-	if len(r.skips) > 0 {
-		fmt.Fprintln(r.w, "\nleft out:")
-		for _, s := range r.skips {
-			fmt.Fprintln(r.w, "  "+s)
-		}
-	}
-	fmt.Fprintf(r.w, "\n%d passed, %d failed, %d skipped\n", r.passed, r.failed, len(r.skips))
+	r.list("left out", r.skips)
+	r.list("not to be had here", r.impossible)
+	fmt.Fprintf(r.w, "\n%d passed, %d failed, %d skipped\n", r.passed, r.failed, len(r.skips)+len(r.impossible))
 	switch {
 	case r.failed > 0 || r.broken > 0:
 		return false
@@ -152,4 +158,15 @@ func (r *report) finish(requireAll bool) bool {
 		return false
 	}
 	return true
+}
+
+func (r *report) list(title string, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	slices.Sort(lines)
+	fmt.Fprintf(r.w, "\n%s:\n", title)
+	for _, line := range lines {
+		fmt.Fprintln(r.w, "  "+line)
+	}
 }

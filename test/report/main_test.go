@@ -14,6 +14,9 @@ func TestReport(t *testing.T) {
 	const skip = `{"Action":"output","Package":"p","Test":"TestB","Output":"    b_test.go:3: needs root\n"}
 {"Action":"skip","Package":"p","Test":"TestB"}
 `
+	const cannot = `{"Action":"output","Package":"p","Test":"TestD","Output":"    d_test.go:3: impossible on this machine: no such instruction\n"}
+{"Action":"skip","Package":"p","Test":"TestD"}
+`
 	const fail = `{"Action":"output","Package":"p","Test":"TestC","Output":"    c_test.go:3: wrong\n"}
 {"Action":"fail","Package":"p","Test":"TestC"}
 `
@@ -29,6 +32,8 @@ func TestReport(t *testing.T) {
 		{"passed", ok, true, true, []string{"ok  \tp\t0.1s", "1 passed, 0 failed, 0 skipped"}},
 		{"skipped", ok + skip, false, true, []string{"p.TestB: b_test.go:3: needs root", "1 skipped"}},
 		{"skip not allowed", ok + skip, true, false, []string{"needs root"}},
+		{"impossible", ok + cannot, true, true, []string{"not to be had here:\n  p.TestD: d_test.go:3: impossible on this machine: no such instruction", "1 skipped"}},
+		{"impossible and skipped", ok + cannot + skip, true, false, []string{"left out:\n  p.TestB", "2 skipped"}},
 		{"failed", ok + fail, false, false, []string{"c_test.go:3: wrong", "1 failed"}},
 		{"not built", ok + build, false, false, []string{"q.go:1: broken"}},
 		{"nothing", "", false, false, []string{"no test ran"}},
