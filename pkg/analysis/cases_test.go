@@ -28,8 +28,9 @@ import (
 //	variant: NAME FLAGS      one program of several; $FLAGS in build lines
 //	build: COMMAND           in a folder that holds the sources; makes $OUT/prog.
 //	                         mark.h is there, too; $CASE is $OUT in the root, $CC
-//	                         and $CXX are gcc and g++, or clang and clang++ in
-//	                         variants whose names begin with clang
+//	                         and $CXX are gcc and g++; clang and clang++ in
+//	                         variants whose names begin with clang, and $CC is
+//	                         musl-gcc in those that begin with musl
 //	program: PATH            what to analyse instead of $OUT/prog
 //	env: KEY=VALUE           of the program; $OUT is its folder in the root
 //	load: PATH               a file that it loads, relative to $OUT
@@ -231,8 +232,11 @@ func (c *testCase) out() string { return "/cases/" + c.id() }
 
 // compilers are those for C and C++, by what a variant is named after.
 func (c *testCase) compilers() (cc, cxx string) {
-	if strings.HasPrefix(c.variant, "clang") {
+	switch {
+	case strings.HasPrefix(c.variant, "clang"):
 		return "clang", "clang++"
+	case strings.HasPrefix(c.variant, "musl"):
+		return "musl-gcc", "g++"
 	}
 	return "gcc", "g++"
 }
