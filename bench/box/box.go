@@ -24,9 +24,10 @@ type Box struct {
 	// Group is the folder of its control group of version 2, "" where there are
 	// none.
 	Group string
+	// Stdin is the process's standard input.
+	Stdin io.WriteCloser
 
 	cmd   *exec.Cmd
-	stdin io.WriteCloser
 	ended bool
 }
 
@@ -39,7 +40,7 @@ func Start(cmd *exec.Cmd) (_ *Box, err error) {
 		}
 	}()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
-	if b.stdin, err = cmd.StdinPipe(); err != nil {
+	if b.Stdin, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
 	if b.Group, err = newGroup(); err != nil {
@@ -86,10 +87,10 @@ func (b *Box) Scope() *monitor.Scope {
 
 // Run lets the process begin and waits for its end.
 func (b *Box) Run() (*os.ProcessState, error) {
-	if _, err := b.stdin.Write([]byte{'\n'}); err != nil {
+	if _, err := b.Stdin.Write([]byte{'\n'}); err != nil {
 		return nil, err
 	}
-	_ = b.stdin.Close()
+	_ = b.Stdin.Close()
 	b.ended = true
 	if err := b.cmd.Wait(); err != nil {
 		return nil, fmt.Errorf("%s: %w", b.cmd.Path, err)

@@ -13,50 +13,131 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/confinehq/confine/bench/box"
 	"github.com/confinehq/confine/pkg/monitor"
 )
 
-// cost measures what monitors cost programs. Within each round a loop runs
-// without a monitor, then watched by each and beside a container that each
-// watches, in another order every time; what is compared is of one round.
+// settle is how long nothing is measured after a watch began or ended: it
+// takes some work to begin one and to clean up after it.
+const settle = 300 * time.Millisecond
+
+// pause is how long nothing is measured after a loop, for its monitor to tell
+// the last events.
+const pause = 50 * time.Millisecond
+
+// cost measures what monitors cost programs while they watch. Two loops run
+// all the time, each in a container of its own; one of the containers is
+// watched now by this monitor, now by that one, and by none between each two.
+// What is compared lies within a second or two: the steps of one process under
+// a watch with those that it made before and after it.
 func cost(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("cost", flag.ContinueOnError)
 	plugins := f.String("plugins", "bin/plugins", "`folder` of the monitors")
-	rounds := f.Int("rounds", 15, "how many rounds")
-	execs := f.Int("execs", 400, "executions of a loop")
-	calls := f.Int("calls", 2_000_000, "system calls of a loop")
+	rounds := f.Int("rounds", 60, "how many watches of each monitor")
+	execs := f.Int("execs", 60, "executions measured at a time")
+	calls := f.Int("calls", 60_000, "system calls measured at a time")
 	every := f.Bool("every-event", false, "have each event delivered, repeated ones too")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "confine-bench-")
+	m, err := newMeter(ctx)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	path, err := compileLoop(ctx, dir)
-	if err != nil {
-		return err
-	}
-	m := &meter{rounds: *rounds, every: *every, quiet: execLoop(path, 0)}
 	defer m.close()
+	m.every = *every
+	m.kinds = []kind{{"exec", "fork and exec", *execs}, {"call", "system call", *calls}}
 	m.begin(ctx, *plugins, f.Args())
-	if err := m.table(ctx, "fork and exec", execLoop(path, *execs), *execs); err != nil {
+	if err := m.measure(ctx, *rounds); err != nil {
 		return err
 	}
-	return m.table(ctx, "system call", callLoop(path, *calls), *calls)
+	for i := range m.kinds {
+		m.table(i)
+	}
+	return nil
+}
+
+// kind is one of the kinds of steps that loops make.
+type kind struct {
+	name  string
+	title string
+	count int // of steps measured at a time
+}
+
+// The two loops by their place in a meter.
+const (
+	watched = iota
+	unwatched
+	bothLoops
+)
+
+// look is what all loops did at one time: by kind and loop.
+type look [][bothLoops]step
+
+type step struct {
+	took
+	plugin time.Duration // processor time of the monitor meanwhile
+	inside time.Duration // how long all eBPF programs of the machine ran meanwhile, if the kernel measured it
 }
 
 // meter runs loops under monitors.
 type meter struct {
-	rounds  int
-	every   bool
-	quiet   loop // what is watched while another loop runs
+	every bool
+	kinds []kind
+
+	dir     string
+	on      processors
+	loops   [bothLoops]*loop
 	clients []*monitor.Client
-	// programs is how long eBPF programs ran in the last loop, if the kernel
-	// measured it.
-	programs time.Duration
+
+	// alone and under are by monitor and round: without a monitor, right before
+	// and after each watch, and under the watch.
+	alone [][][2]look
+	under [][]look
+	// counted is by monitor, of a watch in which the kernel measured its
+	// programs.
+	counted []look
+}
+
+func newMeter(ctx context.Context) (_ *meter, err error) {
+	m := &meter{}
+	defer func() {
+		if err != nil {
+			m.close()
+		}
+	}()
+	if m.on, err = split(); err != nil {
+		return nil, err
+	}
+	if err := pin(os.Getpid(), &m.on.others); err != nil {
+		return nil, err
+	}
+	if m.dir, err = os.MkdirTemp("", "confine-bench-"); err != nil {
+		return nil, err
+	}
+	path, err := compileLoop(ctx, m.dir)
+	if err != nil {
+		return nil, err
+	}
+	for i := range m.loops {
+		if m.loops[i], err = startLoop(path, &m.on.loops); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *meter) close() {
+	for _, c := range m.clients {
+		c.Close()
+	}
+	for _, l := range m.loops {
+		if l != nil {
+			l.box.Close()
+		}
+	}
+	if m.dir != "" {
+		os.RemoveAll(m.dir)
+	}
 }
 
 // begin starts the monitors that work here, and says why the others don't.
@@ -64,7 +145,7 @@ func (m *meter) begin(ctx context.Context, plugins string, names []string) {
 	for _, name := range names {
 		client, err := monitor.Start(ctx, monitor.HostConfig{Path: filepath.Join(plugins, "confine-monitor-"+name)})
 		if err == nil {
-			if err = m.try(ctx, client); err == nil {
+			if _, err = m.watch(ctx, client, func() error { return nil }); err == nil {
 				m.clients = append(m.clients, client)
 				continue
 			}
@@ -74,102 +155,126 @@ func (m *meter) begin(ctx context.Context, plugins string, names []string) {
 	}
 }
 
-// try finds out whether a monitor works here.
-func (m *meter) try(ctx context.Context, c *monitor.Client) error {
-	b, err := m.quiet.box()
+// watch has a monitor watch the container of one loop while do runs, and
+// returns how many events it lost.
+func (m *meter) watch(ctx context.Context, c *monitor.Client, do func() error) (lost uint64, err error) {
+	scope := m.loops[watched].box.Scope()
+	scope.EveryEvent = m.every
+	w, err := c.Watch(ctx, scope)
+	if err != nil {
+		return 0, err
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for range w.Events() {
+		}
+	}()
+	defer func() { <-read }()
+	if err := do(); err != nil {
+		w.Cancel()
+		return 0, err
+	}
+	snap, err := w.Stop(ctx)
+	return snap.GetLost(), err
+}
+
+// measure fills m.
+func (m *meter) measure(ctx context.Context, rounds int) error {
+	m.alone, m.under = make([][][2]look, len(m.clients)), make([][]look, len(m.clients))
+	before, err := m.look(ctx, nil)
 	if err != nil {
 		return err
 	}
-	defer b.Close()
-	w, err := c.Watch(ctx, b.Scope())
-	if err != nil {
-		return err
-	}
-	w.Cancel()
-	for range w.Events() {
-	}
-	return nil
-}
-
-func (m *meter) close() {
-	for _, c := range m.clients {
-		c.Close()
-	}
-}
-
-// way is one of the ways in which a loop runs; without a client, no monitor
-// is there.
-type way struct {
-	client  *monitor.Client
-	watched bool
-}
-
-func (m *meter) ways() []way {
-	all := []way{{}}
-	for _, c := range m.clients {
-		all = append(all, way{c, true}, way{c, false})
-	}
-	return all
-}
-
-// table runs a loop of count steps in all ways and prints what became slower.
-func (m *meter) table(ctx context.Context, what string, l loop, count int) error {
-	ways := m.ways()
-	times := make([][]took, len(ways)) // by way, then round
-	for i := range times {
-		times[i] = make([]took, m.rounds)
-	}
-	busy := make([]time.Duration, len(ways)) // of the plugins
-	for round := range m.rounds {
-		for i := range ways {
-			at := (round + i) % len(ways)
-			if round%2 == 1 {
-				at = (round + len(ways) - i) % len(ways)
-			}
-			t, plugin, err := m.one(ctx, l, ways[at])
+	for range rounds {
+		for i, c := range m.clients {
+			under, err := m.lookUnder(ctx, c)
 			if err != nil {
 				return err
 			}
-			times[at][round] = t
-			busy[at] += plugin
+			after, err := m.look(ctx, nil)
+			if err != nil {
+				return err
+			}
+			m.alone[i] = append(m.alone[i], [2]look{before, after})
+			m.under[i] = append(m.under[i], under)
+			before = after
 		}
 	}
-	inside := make([]time.Duration, len(ways))
-	for i := range ways[1:] {
-		var err error
-		if inside[i+1], err = m.inside(ctx, l, ways[i+1]); err != nil {
+	counting, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		return fmt.Errorf("have the kernel measure its programs: %w", err)
+	}
+	defer counting.Close()
+	for _, c := range m.clients {
+		counted, err := m.lookUnder(ctx, c)
+		if err != nil {
 			return err
 		}
-	}
-	base := times[0]
-	fmt.Printf("\n%s, %d in each of %d rounds; without a monitor %.3g us of processor time and %.3g us each\n",
-		what, count, m.rounds, median(each(base, took.cpuMicros))/float64(count), median(each(base, took.wallMicros))/float64(count))
-	fmt.Printf("%-10s %-10s %-28s %-28s %-26s %s\n", "monitor", "the loop", "processor time", "time", "in the kernel's programs", "of the plugin, for each")
-	for i, w := range ways[1:] {
-		who := "unwatched"
-		if w.watched {
-			who = "watched"
-		}
-		share := fmt.Sprintf("%.2f us (%.2f %%)", inside[i+1].Seconds()*1e6/float64(count), 100*inside[i+1].Seconds()*1e6/median(each(base, took.cpuMicros)))
-		fmt.Printf("%-10s %-10s %-28s %-28s %-26s %.2f us\n", w.client.Name(), who,
-			slower(base, times[i+1], took.cpuMicros), slower(base, times[i+1], took.wallMicros), share,
-			busy[i+1].Seconds()*1e6/float64(m.rounds*count))
+		m.counted = append(m.counted, counted)
 	}
 	return nil
 }
 
-// inside runs a loop in one way once more and has the kernel measure how long its
-// eBPF programs run meanwhile: what they cost each event, but for the way into
-// them, which no noise of the machine hides.
-func (m *meter) inside(ctx context.Context, l loop, w way) (time.Duration, error) {
-	measuring, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	if err != nil {
-		return 0, fmt.Errorf("have the kernel measure its programs: %w", err)
+// lookUnder looks at the loops while a monitor watches one of them.
+func (m *meter) lookUnder(ctx context.Context, c *monitor.Client) (l look, err error) {
+	lost, err := m.watch(ctx, c, func() error {
+		l, err = m.look(ctx, c)
+		return err
+	})
+	if err == nil && lost > 0 && m.every {
+		err = fmt.Errorf("%s lost %d events", c.Name(), lost)
 	}
-	defer measuring.Close()
-	m.programs = 0
-	_, _, err = m.one(ctx, l, w)
-	return m.programs, err
+	return l, err
+}
+
+// look has each loop make steps of each kind once everything else has come to
+// rest; c is the monitor that watches, or nil.
+func (m *meter) look(ctx context.Context, c *monitor.Client) (look, error) {
+	time.Sleep(settle)
+	out := make(look, len(m.kinds))
+	for i, k := range m.kinds {
+		for at, l := range m.loops {
+			// Caches know nothing of a kind that hasn't run for a while.
+			if _, err := l.run(k.name, k.count/10); err != nil {
+				return nil, err
+			}
+			s, err := m.step(l, k, c)
+			if err != nil {
+				return nil, err
+			}
+			out[i][at] = s
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+func (m *meter) step(l *loop, k kind, c *monitor.Client) (s step, err error) {
+	var plugin time.Duration
+	if c != nil {
+		time.Sleep(pause)
+		plugin = processTime(c.PID())
+	}
+	inside, err := programTime()
+	if err != nil {
+		return s, err
+	}
+	if s.took, err = l.run(k.name, k.count); err != nil {
+		return s, err
+	}
+	after, err := programTime()
+	if err != nil {
+		return s, err
+	}
+	s.inside = after - inside
+	if c != nil {
+		time.Sleep(pause)
+		s.plugin = processTime(c.PID()) - plugin
+	}
+	return s, nil
 }
 
 // programTime is how long all eBPF programs of the machine ran while the kernel
@@ -201,86 +306,47 @@ func programTime() (time.Duration, error) {
 	}
 }
 
-// one runs a loop in one way; plugin is the processor time of the monitor from
-// when it was ready to when it had told everything.
-func (m *meter) one(ctx context.Context, l loop, w way) (t took, plugin time.Duration, err error) {
-	b, err := l.box()
-	if err != nil {
-		return t, 0, err
-	}
-	defer b.Close()
-	if w.client == nil {
-		t, err = timed(b)
-		return t, 0, err
-	}
-	watched := b
-	if !w.watched {
-		if watched, err = m.quiet.box(); err != nil {
-			return t, 0, err
+// table prints what became slower for one kind of steps.
+func (m *meter) table(kind int) {
+	k := m.kinds[kind]
+	var cpu, wall []float64
+	for _, rounds := range m.alone {
+		for _, pair := range rounds {
+			for at := range m.loops {
+				s := pair[0][kind][at]
+				cpu, wall = append(cpu, s.cpu.Seconds()), append(wall, s.wall.Seconds())
+			}
 		}
-		defer watched.Close()
 	}
-	scope := watched.Scope()
-	scope.EveryEvent = m.every
-	watch, err := w.client.Watch(ctx, scope)
-	if err != nil {
-		return t, 0, err
-	}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		for range watch.Events() {
+	each := func(seconds float64) float64 { return seconds * 1e6 / float64(k.count) }
+	fmt.Printf("\n%s, %d at a time; without a monitor %.3g us of processor time and %.3g us each\n",
+		k.title, k.count, each(median(cpu)), each(median(wall)))
+	fmt.Printf("%-10s %-10s %-28s %-28s %-26s %s\n", "monitor", "the loop", "processor time", "time", "in all eBPF programs", "of the plugin, for each")
+	for i, c := range m.clients {
+		for at, who := range [bothLoops]string{"watched", "unwatched"} {
+			inside := m.counted[i][kind][at].inside.Seconds()
+			var plugin time.Duration
+			for _, u := range m.under[i] {
+				plugin += u[kind][at].plugin
+			}
+			fmt.Printf("%-10s %-10s %-28s %-28s %-26s %.2f us\n", c.Name(), who,
+				m.slower(i, kind, at, func(s step) time.Duration { return s.cpu }),
+				m.slower(i, kind, at, func(s step) time.Duration { return s.wall }),
+				fmt.Sprintf("%.2f us (%.2f %%)", each(inside), 100*inside/median(cpu)),
+				each(plugin.Seconds())/float64(len(m.under[i])))
 		}
-	}()
-	before := processTime(w.client.PID())
-	if t, err = m.timed(b); err != nil {
-		watch.Cancel()
-		<-read
-		return t, 0, err
 	}
-	snap, err := watch.Stop(ctx)
-	<-read
-	if err == nil && snap.GetLost() > 0 && m.every {
-		err = fmt.Errorf("%s lost %d events", w.client.Name(), snap.GetLost())
-	}
-	return t, processTime(w.client.PID()) - before, err
 }
 
-// timed runs a loop, and keeps how long eBPF programs ran meanwhile.
-func (m *meter) timed(b *box.Box) (took, error) {
-	before, err := programTime()
-	if err != nil {
-		return took{}, err
-	}
-	t, err := timed(b)
-	if err != nil {
-		return t, err
-	}
-	after, err := programTime()
-	m.programs = after - before
-	return t, err
-}
-
-func (t took) cpuMicros() float64  { return float64(t.cpu.Microseconds()) }
-func (t took) wallMicros() float64 { return float64(t.wall.Microseconds()) }
-
-func each(list []took, of func(took) float64) []float64 {
-	var out []float64
-	for _, t := range list {
-		out = append(out, of(t))
-	}
-	return out
-}
-
-// slower is by how much the rounds of one way are slower than those of another:
-// the median, and where it lies with a confidence of 95 %, whatever the rounds
-// are distributed like.
-func slower(base, times []took, of func(took) float64) string {
+// slower is by how much a loop is slower under a monitor than alone: the
+// median of all rounds, and where it lies with a confidence of 95 %, whatever
+// the rounds are distributed like.
+func (m *meter) slower(client, kind, at int, of func(step) time.Duration) string {
 	percent := stats.Sample{}
-	for i := range times {
-		if of(base[i]) > 0 {
-			percent.Xs = append(percent.Xs, 100*(of(times[i])/of(base[i])-1))
-		}
+	for round, under := range m.under[client] {
+		pair := m.alone[client][round]
+		alone := of(pair[0][kind][at]) + of(pair[1][kind][at])
+		percent.Xs = append(percent.Xs, 100*(2*of(under[kind][at]).Seconds()/alone.Seconds()-1))
 	}
 	middle, low, high := stats.QuantileCI(len(percent.Xs), 0.5, 0.95).SampleCI(percent)
 	return fmt.Sprintf("%+6.2f %% (%+.2f to %+.2f)", middle, low, high)

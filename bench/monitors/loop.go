@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	_ "embed"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/confinehq/confine/bench/box"
 )
@@ -29,33 +32,89 @@ func compileLoop(ctx context.Context, dir string) (string, error) {
 	return out, nil
 }
 
-// loop is one of the two kinds: of executions, or of calls.
+// loop is a process in a box that makes steps when it is told to.
 type loop struct {
-	path string
-	args []string
+	box     *box.Box
+	answers *bufio.Reader
 }
 
-func execLoop(path string, execs int) loop {
-	return loop{path, []string{"exec", strconv.Itoa(execs), "/bin/true"}}
+func startLoop(path string, on *unix.CPUSet) (*loop, error) {
+	cmd := exec.Command(path, "/bin/true")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	b, err := box.Start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := pin(cmd.Process.Pid, on); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return &loop{b, bufio.NewReader(out)}, nil
 }
 
-func callLoop(path string, calls int) loop { return loop{path, []string{"call", strconv.Itoa(calls)}} }
-
-func (l loop) box() (*box.Box, error) { return box.Start(exec.Command(l.path, l.args...)) }
-
-// took is how long a loop took.
+// took is how long steps took.
 type took struct {
 	cpu  time.Duration // of the loop and what it executed
 	wall time.Duration
 }
 
-func timed(b *box.Box) (took, error) {
-	began := time.Now()
-	s, err := b.Run()
-	if err != nil {
+// run has the loop make count steps of a kind, "exec" or "call".
+func (l *loop) run(kind string, count int) (took, error) {
+	if _, err := fmt.Fprintln(l.box.Stdin, kind, count); err != nil {
 		return took{}, err
 	}
-	return took{s.UserTime() + s.SystemTime(), time.Since(began)}, nil
+	answer, err := l.answers.ReadString('\n')
+	if err != nil {
+		return took{}, fmt.Errorf("the loop ended: %w", err)
+	}
+	var t took
+	if _, err := fmt.Sscan(answer, &t.cpu, &t.wall); err != nil {
+		return took{}, fmt.Errorf("the loop says %q: %w", answer, err)
+	}
+	return t, nil
+}
+
+// processors are those of the loops and those of everything else, so that what
+// runs beside a loop doesn't count as a slower loop.
+type processors struct{ loops, others unix.CPUSet }
+
+// split takes one processor for the loops; if there is but one, all share it.
+func split() (p processors, err error) {
+	if err := unix.SchedGetaffinity(0, &p.others); err != nil {
+		return p, fmt.Errorf("find the processors: %w", err)
+	}
+	if p.others.Count() == 1 {
+		p.loops = p.others
+		return p, nil
+	}
+	first := 0
+	for !p.others.IsSet(first) {
+		first++
+	}
+	p.loops.Set(first)
+	p.others.Clear(first)
+	return p, nil
+}
+
+// pin has a process run on some processors only, and what it starts later.
+func pin(pid int, on *unix.CPUSet) error {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		tid, err := strconv.Atoi(filepath.Base(t))
+		if err != nil {
+			return err
+		}
+		if err := unix.SchedSetaffinity(tid, on); err != nil {
+			return fmt.Errorf("choose the processors of a process: %w", err)
+		}
+	}
+	return nil
 }
 
 // processTime is the processor time that a process has used.

@@ -7,8 +7,9 @@
 //
 // losses prints, for each monitor and rate, how many executions a storm in a
 // container made and what became of them. cost prints by how much a loop of
-// executions, and one of system calls, is slower when it is watched, and when
-// another container is. usage prints memory and processor time of an agent and
+// executions, and one of system calls, is slower while it is watched, and while
+// another container is: on a processor of its own, from when the watch has begun
+// to before it ends. usage prints memory and processor time of an agent and
 // a monitor, idle and while a command runs.
 package main
 
