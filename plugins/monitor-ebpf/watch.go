@@ -293,16 +293,22 @@ func (w *watch) tellLosses() {
 		w.sink.Lost(sum-w.told[why], why.String())
 		w.told[why] = sum
 	}
-	// A program that is interrupted by itself doesn't run the second time.
+	w.sink.Lost(w.interruptions(), "a program in the kernel was interrupted")
+}
+
+// interruptions is how often programs in the kernel didn't run since the last
+// time for being interrupted by themselves. It is called with lossMu held.
+func (w *watch) interruptions() (sum uint64) {
 	for _, p := range w.programs() {
 		stats, err := p.Stats()
 		if err != nil {
 			continue
 		}
 		name := p.String()
-		w.sink.Lost(stats.RecursionMisses-w.missed[name], "a program in the kernel was interrupted")
+		sum += stats.RecursionMisses - w.missed[name]
 		w.missed[name] = stats.RecursionMisses
 	}
+	return sum
 }
 
 // snapshot returns what was recorded so far.
