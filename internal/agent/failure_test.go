@@ -85,6 +85,9 @@ func TestRunsThatCannotStart(t *testing.T) {
 func TestContainersThatEndByThemselves(t *testing.T) {
 	d := startContainerd(t)
 	loadAll(t, d)
+	held := busyboxImage("docker.io/library/held:latest", v1.Config{Env: path, Entrypoint: []string{"/run/held/start"}})
+	held.scripts = map[string]string{"run/held/start": "#!/bin/sh\nexit 4\n"}
+	held.load(t, d)
 	a := startAgent(t, d, "")
 	for i, c := range []struct {
 		spec   *confinev1.RunSpec
@@ -93,6 +96,7 @@ func TestContainersThatEndByThemselves(t *testing.T) {
 	}{
 		{&confinev1.RunSpec{Image: "shellless"}, 0, ""},
 		{&confinev1.RunSpec{Image: "sleeper", Args: []string{"/bin/sh", "-c", "echo out of luck >&2; exit 3"}}, 3, "out of luck"},
+		{&confinev1.RunSpec{Image: "held"}, 4, ""},
 		{&confinev1.RunSpec{Image: "sleeper", Args: []string{"/bin/sh", "-c", "kill -SEGV $$"}}, 0, ""},
 		{&confinev1.RunSpec{Image: "sleeper", Args: []string{"/bin/sh", "-c", "/bin/sh -c 'kill -SEGV $$'; exit $?"}}, 128 + 11, ""},
 	} {

@@ -145,7 +145,9 @@ func (c *Container) prepare(ctx context.Context) error {
 
 // specOpts turns a Spec into options of the OCI spec.
 func (r *Runner) specOpts(spec Spec) ([]oci.SpecOpts, error) {
-	opts := []oci.SpecOpts{oci.WithImageConfigArgs(spec.Image.image, spec.Args)}
+	// As in Docker and Kubernetes, /run is the image's own: many images hold
+	// folders of their programs there.
+	opts := []oci.SpecOpts{oci.WithoutRunMount, oci.WithImageConfigArgs(spec.Image.image, spec.Args)}
 	if len(spec.Env) > 0 {
 		opts = append(opts, oci.WithEnv(spec.Env))
 	}
