@@ -499,8 +499,8 @@ func firstObject(c *call) string {
 
 func (a *analysis) objects() {
 	for p, origin := range a.found {
-		o, err := a.set.Load(a.ctx, p)
-		if err != nil {
+		o := a.set.Loaded(p)
+		if o == nil {
 			continue
 		}
 		a.result.Objects = append(a.result.Objects, Object{Path: o.Path, SHA256: o.SHA256, Size: o.Size, Origin: origin, Cached: o.Cached, Config: a.configOf(o.Path, origin)})

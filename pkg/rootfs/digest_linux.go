@@ -73,14 +73,15 @@ func (d *Dir) Digest(ctx context.Context, path string) (string, error) {
 	return digest, nil
 }
 
-// KnownDigest implements Knower.
-func (d *Dir) KnownDigest(ctx context.Context, path string) (string, bool) {
+// LookupKnown implements Knower.
+func (d *Dir) LookupKnown(ctx context.Context, path string) (Entry, string, error) {
 	n, err := d.resolve(ctx, path)
 	if err != nil {
-		return "", false
+		return Entry{}, "", &fs.PathError{Op: "lookup", Path: path, Err: err}
 	}
 	defer n.close()
-	return d.known(n)
+	digest, _ := d.known(n)
+	return n.entry(), digest, nil
 }
 
 // known is the digest of a file that was read before.

@@ -51,12 +51,8 @@ func (d *Dir) Close() error { return d.root.Close() }
 
 // Lookup implements Root.
 func (d *Dir) Lookup(ctx context.Context, path string) (Entry, error) {
-	n, err := d.resolve(ctx, path)
-	if err != nil {
-		return Entry{}, &fs.PathError{Op: "lookup", Path: path, Err: err}
-	}
-	defer n.close()
-	return n.entry(), nil
+	e, _, err := d.LookupKnown(ctx, path)
+	return e, err
 }
 
 // Open implements Root.

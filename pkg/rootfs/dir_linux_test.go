@@ -158,9 +158,9 @@ func TestDigestFollowsContent(t *testing.T) {
 	}
 }
 
-// TestKnownDigest asks for a digest before the file is read, afterwards, and when
+// TestLookupKnown asks for a digest before the file is read, afterwards, and when
 // it has changed.
-func TestKnownDigest(t *testing.T) {
+func TestLookupKnown(t *testing.T) {
 	dir := t.TempDir()
 	d := newDir(t, dir)
 	file := filepath.Join(dir, "f")
@@ -168,9 +168,9 @@ func TestKnownDigest(t *testing.T) {
 		t.Fatal(err)
 	}
 	known := func() string {
-		digest, ok := d.KnownDigest(t.Context(), "/f")
-		if ok != (digest != "") {
-			t.Errorf("%q, %v", digest, ok)
+		e, digest, err := d.LookupKnown(t.Context(), "/f")
+		if want := (rootfs.Entry{Path: "/f", Kind: rootfs.KindFile, Mode: 0o644, Size: 3}); err != nil || e != want {
+			t.Errorf("%+v, %v, want %+v", e, err, want)
 		}
 		return digest
 	}
@@ -191,8 +191,8 @@ func TestKnownDigest(t *testing.T) {
 	if got := known(); got != "" {
 		t.Errorf("%q is known of a file that changed", got)
 	}
-	if got, ok := d.KnownDigest(t.Context(), "/none"); ok {
-		t.Errorf("%q is known of a file that isn't there", got)
+	if _, got, err := d.LookupKnown(t.Context(), "/none"); !errors.Is(err, fs.ErrNotExist) || got != "" {
+		t.Errorf("%q, %v for a file that isn't there", got, err)
 	}
 }
 

@@ -68,6 +68,7 @@ type Root interface {
 
 // Knower is a Root that may know a file's Digest without reading it.
 type Knower interface {
-	// KnownDigest returns it, false when the file must be read or can't be.
-	KnownDigest(ctx context.Context, path string) (string, bool)
+	// LookupKnown is Lookup, and returns the digest, too; "" when the file must
+	// be read or can't be.
+	LookupKnown(ctx context.Context, path string) (Entry, string, error)
 }

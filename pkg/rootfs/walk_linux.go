@@ -59,7 +59,7 @@ func (d *Dir) resolve(ctx context.Context, path string) (*node, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	if n, err := d.direct(path); n != nil || errors.Is(err, unix.ENOENT) {
+	if n, err := d.direct(path); n != nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return n, err
 	}
 	return d.byParts(ctx, path)

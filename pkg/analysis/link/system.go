@@ -5,6 +5,7 @@ import (
 	"context"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"io"
 	"path"
 	"slices"
@@ -48,11 +49,12 @@ func (s *System) Read(ctx context.Context, p string) []byte {
 	if f.Size() > maxConfig {
 		return nil
 	}
-	b, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
-	if err != nil {
+	b := make([]byte, f.Size())
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil
 	}
-	return b
+	return b[:n]
 }
 
 // defaultDirs are the folders that distributions build into glibc's loader,

@@ -131,7 +131,7 @@ func (s *Set) Wait() { s.wait.Wait() }
 // facts are computed in the background. Errors: object.ErrNotELF and the other
 // errors of package object, and those of the root.
 func (s *Set) Load(ctx context.Context, path string) (*Object, error) {
-	e, err := s.root.Lookup(ctx, path)
+	e, sum, err := s.lookup(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -145,16 +145,35 @@ func (s *Set) Load(ctx context.Context, path string) (*Object, error) {
 		s.byPath[e.Path] = ent
 	}
 	s.mu.Unlock()
-	ent.once.Do(func() { ent.object, ent.err = s.load(ctx, e) })
+	ent.once.Do(func() { ent.object, ent.err = s.load(ctx, e, sum) })
 	return ent.object, ent.err
 }
 
-func (s *Set) load(ctx context.Context, e rootfs.Entry) (*Object, error) {
+// Loaded returns what Load returned for the file at a canonical path, nil when
+// that is nothing.
+func (s *Set) Loaded(path string) *Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.byPath[path]; e != nil {
+		return e.object
+	}
+	return nil
+}
+
+// lookup finds what a path is, and its digest where that costs nothing.
+func (s *Set) lookup(ctx context.Context, path string) (e rootfs.Entry, sum string, err error) {
 	if k, ok := s.root.(rootfs.Knower); ok && s.memory != nil {
-		if sum, ok := k.KnownDigest(ctx, e.Path); ok {
-			if o := s.remembered(e, sum); o != nil {
-				return o, nil
-			}
+		return k.LookupKnown(ctx, path)
+	}
+	e, err = s.root.Lookup(ctx, path)
+	return e, "", err
+}
+
+// load makes the object of a file, whose digest may be known.
+func (s *Set) load(ctx context.Context, e rootfs.Entry, sum string) (*Object, error) {
+	if sum != "" {
+		if o := s.remembered(e, sum); o != nil {
+			return o, nil
 		}
 	}
 	if err := s.magic(ctx, e.Path); err != nil {

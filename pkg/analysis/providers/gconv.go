@@ -1,6 +1,7 @@
 package providers
 
 import (
+	"cmp"
 	"context"
 	"path"
 	"slices"
@@ -12,6 +13,7 @@ import (
 const (
 	iconvOpen = "iconv_open"
 	modules   = "gconv-modules"
+	internal  = "INTERNAL" // the set that all conversions go through
 )
 
 // gconv lists the modules that convert character sets: glibc's folder of them
@@ -72,72 +74,97 @@ func (r *Root) modules(ctx context.Context, dir string, sets []string, all bool)
 		return nil
 	}
 	config := dir + "/" + modules
-	if r.files.Read(ctx, config) == nil && len(r.files.Dir(ctx, dir, modules)) == 0 {
+	if len(r.files.Dir(ctx, dir, modules)) == 0 && r.files.Read(ctx, config) == nil {
 		return nil
 	}
-	found := r.once("gconv "+dir, func() []string {
-		var list []string
-		for _, line := range r.gconvLines(ctx, dir) {
-			if f := strings.Fields(line); len(f) >= 4 && f[0] == "module" {
-				list = append(list, canonical(f[1])+"\t"+canonical(f[2])+"\t"+f[3])
-			}
-		}
-		return list
-	})
+	conversions := r.conversions(ctx, dir)
 	wanted := map[string]bool{}
 	for _, s := range sets {
 		wanted[canonical(s)] = true
 	}
 	if !all {
-		r.aliases(ctx, dir, wanted)
+		standFor(conversions, wanted)
 	}
-	var out []reach.Service
-	for _, line := range found {
-		f := strings.Split(line, "\t")
-		if all || wanted[f[0]] || wanted[f[1]] {
-			file := f[2]
-			if !path.IsAbs(file) {
-				file = dir + "/" + file
-			}
-			if !strings.HasSuffix(file, ".so") {
-				file += ".so"
-			}
-			out = append(out, reach.Service{Library: file, Config: config, Group: dir})
+	var found []conversion
+	for _, c := range conversions {
+		if c.file != "" && (all || wanted[c.from] || wanted[c.to]) {
+			found = append(found, c)
 		}
+	}
+	slices.SortFunc(found, func(x, y conversion) int {
+		return cmp.Or(cmp.Compare(x.from, y.from), cmp.Compare(x.to, y.to), cmp.Compare(x.file, y.file))
+	})
+	var out []reach.Service
+	for _, c := range slices.Compact(found) {
+		file := c.file
+		if !path.IsAbs(file) {
+			file = dir + "/" + file
+		}
+		if !strings.HasSuffix(file, ".so") {
+			file += ".so"
+		}
+		out = append(out, reach.Service{Library: file, Config: config, Group: dir})
 	}
 	return out
 }
 
-func (r *Root) gconvLines(ctx context.Context, dir string) []string {
-	out := lines(r.files.Read(ctx, dir+"/"+modules))
+// conversion is a line of a configuration: a module's, or an alias, which has no
+// file.
+type conversion struct{ from, to, file string }
+
+// conversions reads the configuration of one folder, once.
+func (r *Root) conversions(ctx context.Context, dir string) []conversion {
+	out, ok := r.gconvs[dir]
+	if ok {
+		return out
+	}
+	add := func(file string) {
+		for _, line := range lines(r.files.Read(ctx, file)) {
+			kind, rest := field(line)
+			from, rest := field(rest)
+			to, rest := field(rest)
+			file, _ := field(rest)
+			switch {
+			case kind == "alias" && to != "":
+				out = append(out, conversion{from: canonical(from), to: canonical(to)})
+			case kind == "module" && file != "":
+				out = append(out, conversion{canonical(from), canonical(to), file})
+			}
+		}
+	}
+	add(dir + "/" + modules)
 	for _, name := range r.files.Dir(ctx, dir+"/"+modules+".d", "") {
 		if strings.HasSuffix(name, ".conf") {
-			out = append(out, lines(r.files.Read(ctx, dir+"/"+modules+".d/"+name))...)
+			add(dir + "/" + modules + ".d/" + name)
 		}
 	}
+	r.gconvs[dir] = out
 	return out
 }
 
-// aliases adds what names stand for, and sets on the way to others: a module
+// field cuts off what a line begins with up to the next space.
+func field(line string) (first, rest string) {
+	begin := 0
+	for begin < len(line) && isSpace(line[begin]) {
+		begin++
+	}
+	end := begin
+	for end < len(line) && !isSpace(line[end]) {
+		end++
+	}
+	return line[begin:end], line[end:]
+}
+
+func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
+
+// standFor adds what names stand for, and sets on the way to others: a module
 // can convert in two steps.
-func (r *Root) aliases(ctx context.Context, dir string, wanted map[string]bool) {
-	list := r.once("gconv aliases "+dir, func() []string {
-		var list []string
-		for _, line := range r.gconvLines(ctx, dir) {
-			switch f := strings.Fields(line); {
-			case len(f) >= 3 && f[0] == "alias":
-				list = append(list, canonical(f[1])+"\t"+canonical(f[2]))
-			case len(f) >= 4 && f[0] == "module" && !slices.Contains(f[1:3], "INTERNAL"):
-				list = append(list, canonical(f[1])+"\t"+canonical(f[2]))
-			}
-		}
-		return list
-	})
-	for range 4 { // aliases of aliases
-		for _, line := range list {
-			from, to, _ := strings.Cut(line, "\t")
-			if wanted[from] && to != "INTERNAL" {
-				wanted[to] = true
+func standFor(list []conversion, wanted map[string]bool) {
+	for more := true; more; {
+		more = false
+		for _, c := range list {
+			if wanted[c.from] && c.to != internal && (c.file == "" || c.from != internal) && !wanted[c.to] {
+				wanted[c.to], more = true, true
 			}
 		}
 	}

@@ -36,11 +36,12 @@ type Root struct {
 	kept  map[string][]string // key: what was read; parsed once
 	// isFile keeps what was looked up; key: path.
 	isFile map[string]bool
+	gconvs map[string][]conversion // key: the folder that holds the configuration
 }
 
 // New returns the configuration of a root.
 func New(root rootfs.Root, files Files) *Root {
-	return &Root{root: root, files: files, kept: map[string][]string{}, isFile: map[string]bool{}}
+	return &Root{root: root, files: files, kept: map[string][]string{}, isFile: map[string]bool{}, gconvs: map[string][]conversion{}}
 }
 
 // Watch lists the functions whose callers decide what is loaded.
