@@ -60,24 +60,42 @@ type nameEntry struct {
 	ifunc bool   // one of them is an indirect function
 }
 
-// Hashes yields the hashes of the names of exports, each once, and whether an
-// export of one of its names is an indirect function.
-func (f *Facts) Hashes() iter.Seq2[uint32, bool] {
-	return func(yield func(uint32, bool) bool) {
+// Hashed are the names of exports that have one hash.
+type Hashed struct {
+	Hash uint32
+	// First is the first export of the first of them, and Several is set when
+	// there are others.
+	First   uint32
+	Several bool
+	IFunc   bool // one of the exports is an indirect function
+}
+
+// Hashes yields the hashes of the names of exports, each once.
+func (f *Facts) Hashes() iter.Seq[Hashed] {
+	return func(yield func(Hashed) bool) {
 		if f.byName == nil {
 			return
 		}
 		list := f.byName.entries
 		for i := 0; i < len(list); {
-			hash, ifunc := list[i].hash, false
-			for ; i < len(list) && list[i].hash == hash; i++ {
-				ifunc = ifunc || list[i].ifunc
+			h, from := Hashed{Hash: list[i].hash, First: list[i].first}, i
+			for ; i < len(list) && list[i].hash == h.Hash; i++ {
+				h.IFunc = h.IFunc || list[i].ifunc
 			}
-			if !yield(hash, ifunc) {
+			h.Several = i > from+1
+			if !yield(h) {
 				return
 			}
 		}
 	}
+}
+
+// Hash is the hash of an import's symbol.
+func (f *Facts) Hash(imp uint32) uint32 {
+	if int(imp) < len(f.hashes) {
+		return f.hashes[imp]
+	}
+	return hashOf(f.Imports[imp].Name)
 }
 
 // Links is how many references the functions and the data hold, to whatever;
@@ -163,7 +181,19 @@ func (f *Facts) Named(s Symbol) (first, end int) {
 	} else {
 		first = sort.Search(len(f.Exports), func(i int) bool { return f.Exports[i].Name >= s.Name })
 	}
-	for end = first; end < len(f.Exports) && f.Exports[end].Name == s.Name; end++ {
+	return first, f.namedEnd(first, s.Name)
+}
+
+// NamedAt is Named where a name would begin that has one of Hashes for itself.
+func (f *Facts) NamedAt(at uint32, s Symbol) (first, end int) {
+	return int(at), f.namedEnd(int(at), s.Name)
+}
+
+// namedEnd is where the exports of a name end that begin at first.
+func (f *Facts) namedEnd(first int, name string) int {
+	end := first
+	for end < len(f.Exports) && f.Exports[end].Name == name {
+		end++
 	}
-	return first, end
+	return end
 }

@@ -7,9 +7,11 @@ import "github.com/confinehq/confine/pkg/analysis/facts"
 // without versions satisfies every reference (glibc, elf/dl-lookup.c).
 func Lookup(out []int, f *facts.Facts, s facts.Symbol, version string) []int {
 	first, end := f.Named(s)
-	if first == end {
-		return out
-	}
+	return LookupIn(out, f, first, end, version)
+}
+
+// LookupIn is Lookup among the exports of the symbol, which begin and end there.
+func LookupIn(out []int, f *facts.Facts, first, end int, version string) []int {
 	before := len(out)
 	if version != "" {
 		for i := first; i < end; i++ {
@@ -33,7 +35,7 @@ func Lookup(out []int, f *facts.Facts, s facts.Symbol, version string) []int {
 		}
 	}
 	if len(out) == before && version == "" {
-		return LookupAny(out, f, s)
+		return All(out, first, end)
 	}
 	return out
 }
@@ -41,6 +43,11 @@ func Lookup(out []int, f *facts.Facts, s facts.Symbol, version string) []int {
 // LookupAny appends all exports of a name, whatever their version.
 func LookupAny(out []int, f *facts.Facts, s facts.Symbol) []int {
 	first, end := f.Named(s)
+	return All(out, first, end)
+}
+
+// All appends the indexes of exports that begin and end there.
+func All(out []int, first, end int) []int {
 	for i := first; i < end; i++ {
 		out = append(out, i)
 	}

@@ -24,9 +24,12 @@ func (g *graph) bind(mi int32, imp uint32) *binding {
 	m := g.members[mi]
 	b := &m.imports[imp]
 	if !b.asked {
-		name := m.facts.Imports[imp].Name
-		_, watched := g.watched[name]
-		b.asked, b.role, b.watched = true, roleOf(name), watched
+		b.asked = true
+		if g.matter.has(m.facts.Hash(imp)) {
+			name := m.facts.Imports[imp].Name
+			b.role = roles[name]
+			_, b.watched = g.watched[name]
+		}
 	}
 	if n := int32(len(g.members)); len(b.targets) == 0 && b.looked < n {
 		// What isn't there yet may come with a library that is loaded later.
@@ -35,22 +38,25 @@ func (g *graph) bind(mi int32, imp uint32) *binding {
 	return b
 }
 
+// targets looks for what an import binds to.
 func (g *graph) targets(mi int32, imp uint32) []target {
 	f := g.members[mi].facts
 	im, sym := &f.Imports[imp], f.Symbol(imp)
-	exact := func(f *facts.Facts) []int { return link.Lookup(g.ids[:0], f, sym, im.Version) }
-	any := func(f *facts.Facts) []int { return link.LookupAny(g.ids[:0], f, sym) }
+	exact := func(f *facts.Facts, first, end int) []int {
+		return link.LookupIn(g.ids[:0], f, first, end, im.Version)
+	}
+	any := func(_ *facts.Facts, first, end int) []int { return link.All(g.ids[:0], first, end) }
 	s := g.members[mi].scope
 	everyone := scope{end: int32(len(g.members))}
-	var out []target
+	out := g.bound[:0]
 	// The loader's order first; then, for what it would refuse or find
 	// through another group, anything of that name.
 	for _, way := range []struct {
 		scope scope
-		look  func(*facts.Facts) []int
+		look  func(f *facts.Facts, first, end int) []int
 	}{{s, exact}, {everyone, exact}, {s, any}, {everyone, any}} {
 		var found bool
-		if out, found = g.find(mi, sym, im.Copy, way.scope, way.look); found {
+		if out, found = g.find(out, mi, sym, im.Copy, way.scope, way.look); found {
 			break
 		}
 	}
@@ -62,24 +68,43 @@ func (g *graph) targets(mi int32, imp uint32) []target {
 			out = append(out, g.regionOf(mi, im.OwnRegion-1))
 		}
 	}
+	g.bound = out
+	return g.keep(out)
+}
+
+// targetChunk is how many targets share a piece of memory.
+const targetChunk = 1 << 10
+
+// keep returns a copy of some targets, in memory that many share.
+func (g *graph) keep(list []target) []target {
+	if len(list) == 0 {
+		return nil
+	}
+	if len(list) > len(g.room) {
+		g.room = make([]target, max(len(list), targetChunk))
+	}
+	out := g.room[:copy(g.room, list):len(list)]
+	g.room = g.room[len(list):]
 	return out
 }
 
-// find looks for what a symbol binds to in the first member of a scope that
-// has it. For a copy, another's definition counts.
-func (g *graph) find(mi int32, s facts.Symbol, isCopy bool, in scope, look func(*facts.Facts) []int) (out []target, found bool) {
-	g.defs.of(s, func(j int32) bool {
+// find appends what a symbol binds to in the first member of a scope that has
+// it. For a copy, another's definition counts.
+func (g *graph) find(out []target, mi int32, s facts.Symbol, isCopy bool, in scope, look func(f *facts.Facts, first, end int) []int) (_ []target, found bool) {
+	g.defs.of(s, g.members, func(j int32, first, end int) bool {
 		if isCopy && j == mi || !in.has(j) {
 			return true
 		}
-		ids := look(g.members[j].facts)
+		ids := look(g.members[j].facts, first, end)
 		if len(ids) == 0 {
 			return true
 		}
 		out, found = g.exported(out, j, ids), true
 		for _, alt := range g.members[j].link.Alternates {
 			if a, ok := g.index[alt]; ok {
-				out = g.exported(out, a, look(g.members[a].facts))
+				f := g.members[a].facts
+				first, end := f.Named(s)
+				out = g.exported(out, a, look(f, first, end))
 			}
 		}
 		return false
@@ -114,7 +139,7 @@ func (g *graph) resolvers(from int32) {
 	for i := from; i < int32(len(g.members)); i++ {
 		f := g.members[i].facts
 		for k := range f.Imports {
-			if g.defs.indirect(f.Symbol(uint32(k)), g.members) {
+			if g.defs.indirect(f, uint32(k), g.members) {
 				g.begins(g.bind(i, uint32(k)))
 			}
 		}

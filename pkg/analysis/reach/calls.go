@@ -11,37 +11,50 @@ type caller struct {
 }
 
 // callIndex finds the calls of a function among the edges of the trail. Few
-// functions are asked for, so it is made when one is, and again when looking
-// through the edges that came later has cost as much as making it.
+// functions are asked for, so that it learns the edges when one is.
 type callIndex struct {
-	known   int      // edges that it knows
-	looked  int      // edges that were looked through since
-	first   []uint32 // of each node, where its calls begin in edges
-	edges   []uint32
-	started bool
+	known int // edges that it knows
+	// last is, of each node, the last edge that calls it, and before, of each
+	// edge that is a call, the one before that calls the same; indexes plus 1, 0
+	// for none.
+	last, before []uint32
 }
 
 // callers lists the calls of a function, in the order in which they were
 // followed.
 func (g *graph) callers(id uint32) []caller {
-	x, t := &g.calls, g.trail
-	if !x.started || x.looked > len(t.to)+len(g.flags) {
-		x.build(t)
+	x := &g.calls
+	x.learn(g.trail)
+	if int(id) >= len(x.last) {
+		return nil
 	}
-	var out []caller
-	at := callCursor{t: t, run: -1}
-	if int(id)+1 < len(x.first) {
-		for _, e := range x.edges[x.first[id]:x.first[id+1]] {
-			out = append(out, at.caller(e))
-		}
+	n := 0
+	for e := x.last[id]; e > 0; e = x.before[e-1] {
+		n++
 	}
-	for e := x.known; e < len(t.to); e++ {
-		if t.to[e] == id && t.kind[e].calls() {
-			out = append(out, at.caller(uint32(e)))
-		}
+	edges := make([]uint32, n)
+	for e := x.last[id]; e > 0; e = x.before[e-1] {
+		n--
+		edges[n] = e - 1
 	}
-	x.looked += len(t.to) - x.known
+	out := make([]caller, len(edges))
+	at := callCursor{t: g.trail, run: -1}
+	for i, e := range edges {
+		out[i] = at.caller(e)
+	}
 	return out
+}
+
+// learn takes in the edges that are new.
+func (x *callIndex) learn(t *trail) {
+	x.last = append(x.last, make([]uint32, int(t.next)-len(x.last))...)
+	x.before = append(x.before, make([]uint32, len(t.to)-len(x.before))...)
+	for ; x.known < len(t.to); x.known++ {
+		if t.kind[x.known].calls() {
+			to := t.to[x.known]
+			x.before[x.known], x.last[to] = x.last[to], uint32(x.known+1)
+		}
+	}
 }
 
 // callCursor stands at an edge: it tells who makes calls, whose edges are asked
@@ -69,27 +82,4 @@ func (c *callCursor) caller(e uint32) caller {
 		return caller{n.m, n.i, -1}
 	}
 	return caller{n.m, n.i, int32(t.imp[c.imp])}
-}
-
-// build indexes all edges that there are.
-func (x *callIndex) build(t *trail) {
-	// first[i+1] counts up from where the calls of i begin to where they end,
-	// which is where those of i+1 begin.
-	x.first = make([]uint32, t.next+2)
-	for e, to := range t.to {
-		if t.kind[e].calls() {
-			x.first[to+2]++
-		}
-	}
-	for i := 2; i < len(x.first); i++ {
-		x.first[i] += x.first[i-1]
-	}
-	x.edges = make([]uint32, x.first[t.next+1])
-	for e, to := range t.to {
-		if t.kind[e].calls() {
-			x.edges[x.first[to+1]] = uint32(e)
-			x.first[to+1]++
-		}
-	}
-	x.known, x.looked, x.started = len(t.to), 0, true
 }

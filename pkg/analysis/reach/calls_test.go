@@ -9,8 +9,7 @@ import (
 )
 
 // TestCallers follows edges by chance, and asks for callers between them: what
-// is found with the index, with edges that came after it and with a new index
-// is what was followed, in that order.
+// is found is what was followed, in that order.
 func TestCallers(t *testing.T) {
 	const funcs = 20
 	g := &graph{trail: newTrail()}
@@ -21,7 +20,6 @@ func TestCallers(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	kinds := []edgeKind{edgeCall, edgeImport, edgeTaken, edgeTable, edgeRefers}
 	want := map[uint32][]caller{}
-	built := map[int]bool{}
 	for round := range 300 {
 		for range random.IntN(4) {
 			from := node{m: int32(random.IntN(2)), i: uint32(random.IntN(funcs))}
@@ -43,11 +41,7 @@ func TestCallers(t *testing.T) {
 			if got := g.callers(id); !slices.Equal(got, want[id]) {
 				t.Fatalf("round %d: callers of %d: %v, want %v", round, id, got, want[id])
 			}
-			built[g.calls.known] = true
 		}
-	}
-	if len(built) < 3 {
-		t.Errorf("%d indexes were made: edges that came later were looked through again and again", len(built))
 	}
 	if len(g.callers(g.trail.next)) > 0 {
 		t.Error("a function that came later has callers")

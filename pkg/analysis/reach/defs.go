@@ -1,8 +1,10 @@
 package reach
 
 import (
+	"math"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/confinehq/confine/pkg/analysis/facts"
 )
@@ -21,6 +23,8 @@ type definitions struct {
 	shift uint
 	heads []chain
 	all   []definition
+	// ifuncs are the names that a resolver chooses.
+	ifuncs marks
 }
 
 // chain holds the first and the last definition of a bucket, as their indexes
@@ -30,9 +34,12 @@ type chain struct{ first, last uint32 }
 type definition struct {
 	hash  uint32
 	m     int32
-	ifunc bool   // a resolver chooses one of those that have the hash
+	first uint32 // the first export of the name; several when names share the hash
 	next  uint32 // index of the next one plus 1
 }
+
+// several stands for exports that must be looked for.
+const several = math.MaxUint32
 
 // add takes in the exports of members from one on.
 func (d *definitions) add(members []*member, from int32) {
@@ -44,9 +51,15 @@ func (d *definitions) add(members []*member, from int32) {
 		d.grow(count)
 	}
 	for i, m := range members[from:] {
-		for hash, ifunc := range m.facts.Hashes() {
-			d.all = append(d.all, definition{hash: hash, m: from + int32(i), ifunc: ifunc})
+		for h := range m.facts.Hashes() {
+			if h.Several {
+				h.First = several
+			}
+			d.all = append(d.all, definition{hash: h.Hash, m: from + int32(i), first: h.First})
 			d.link(uint32(len(d.all)))
+			if h.IFunc {
+				d.ifuncs.add(h.Hash)
+			}
 		}
 	}
 }
@@ -76,31 +89,40 @@ func (d *definitions) link(n uint32) {
 	c.last = n
 }
 
-// of calls visit with each member that may export a symbol, in the order in
-// which they were loaded, until it returns false. There are members, even if
-// they export nothing.
-func (d *definitions) of(s facts.Symbol, visit func(m int32) bool) {
+// of calls visit with each member that exports a symbol, in the order in which
+// they were loaded, and where its exports of it begin and end, until visit
+// returns false. There are members, even if they export nothing.
+func (d *definitions) of(s facts.Symbol, members []*member, visit func(m int32, first, end int) bool) {
 	hash := s.Hash()
-	for n := d.heads[(hash*d.odd)>>d.shift].first; n > 0; n = d.all[n-1].next {
-		if at := &d.all[n-1]; at.hash == hash && !visit(at.m) {
+	for n := d.heads[(hash*d.odd)>>d.shift].first; n > 0; {
+		at := &d.all[n-1]
+		n = at.next
+		if at.hash != hash {
+			continue
+		}
+		f := members[at.m].facts
+		var first, end int
+		if at.first == several {
+			first, end = f.Named(s)
+		} else {
+			first, end = f.NamedAt(at.first, s)
+		}
+		if first < end && !visit(at.m, first, end) {
 			return
 		}
 	}
 }
 
-// indirect reports whether some member has a symbol that a resolver chooses.
-func (d *definitions) indirect(s facts.Symbol, members []*member) bool {
-	hash, found := s.Hash(), false
-	for n := d.heads[(hash*d.odd)>>d.shift].first; n > 0 && !found; n = d.all[n-1].next {
-		at := &d.all[n-1]
-		if at.hash != hash || !at.ifunc {
-			continue
-		}
-		f := members[at.m].facts
-		first, end := f.Named(s)
-		for i := first; i < end; i++ {
-			found = found || f.Exports[i].IFunc
-		}
+// indirect reports whether some member has the symbol of an import that a
+// resolver chooses.
+func (d *definitions) indirect(f *facts.Facts, imp uint32, members []*member) bool {
+	if !d.ifuncs.has(f.Hash(imp)) {
+		return false
 	}
+	found := false
+	d.of(f.Symbol(imp), members, func(m int32, first, end int) bool {
+		found = slices.ContainsFunc(members[m].facts.Exports[first:end], func(e facts.Export) bool { return e.IFunc })
+		return !found
+	})
 	return found
 }

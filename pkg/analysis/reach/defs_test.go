@@ -24,7 +24,8 @@ func memberOf(t *testing.T, exports ...facts.Export) *member {
 }
 
 // TestDefinitions adds members one after the other, so that the table grows.
-// costarring and liquid have the same hash.
+// costarring and liquid have the same hash, and so have declinate and macallums,
+// which one member exports.
 func TestDefinitions(t *testing.T) {
 	first := []facts.Export{{Name: "shared", Func: 1}, {Name: "costarring", Func: 1}, {Name: "memcpy", Func: 1}}
 	for i := range 100 {
@@ -35,14 +36,18 @@ func TestDefinitions(t *testing.T) {
 		memberOf(t),
 		memberOf(t, facts.Export{Name: "shared", Func: 1}, facts.Export{Name: "liquid", Func: 1, IFunc: true}),
 		memberOf(t, facts.Export{Name: "memcpy", Func: 1, IFunc: true}, facts.Export{Name: "shared", Func: 1}),
+		memberOf(t, facts.Export{Name: "declinate", Func: 1}, facts.Export{Name: "macallums", Func: 1, IFunc: true}),
 	}
-	if facts.SymbolOf("costarring").Hash() != facts.SymbolOf("liquid").Hash() {
-		t.Fatal("costarring and liquid have different hashes")
+	for _, pair := range [][2]string{{"costarring", "liquid"}, {"declinate", "macallums"}} {
+		if facts.SymbolOf(pair[0]).Hash() != facts.SymbolOf(pair[1]).Hash() {
+			t.Fatalf("%s and %s have different hashes", pair[0], pair[1])
+		}
 	}
 	var d definitions
 	for i := range members {
 		d.add(members[:i+1], int32(i))
 	}
+	symbols := &facts.Facts{}
 	check := func() {
 		t.Helper()
 		for _, c := range []struct {
@@ -51,19 +56,27 @@ func TestDefinitions(t *testing.T) {
 			indirect bool
 		}{
 			{"shared", []int32{0, 2, 3}, false}, {"own7", []int32{0}, false}, {"nowhere", nil, false},
-			{"memcpy", []int32{0, 3}, true}, {"costarring", []int32{0, 2}, false}, {"liquid", []int32{0, 2}, true},
+			{"memcpy", []int32{0, 3}, true}, {"costarring", []int32{0}, false}, {"liquid", []int32{2}, true},
+			{"declinate", []int32{4}, false}, {"macallums", []int32{4}, true},
 		} {
 			var got []int32
-			d.of(facts.SymbolOf(c.name), func(m int32) bool { got = append(got, m); return true })
+			d.of(facts.SymbolOf(c.name), members, func(m int32, first, end int) bool {
+				got = append(got, m)
+				if e := members[m].facts.Exports[first:end]; len(e) != 1 || e[0].Name != c.name {
+					t.Errorf("%s: exports %v", c.name, e)
+				}
+				return true
+			})
 			if !slices.Equal(got, c.members) {
 				t.Errorf("%s: members %v, want %v", c.name, got, c.members)
 			}
-			if got := d.indirect(facts.SymbolOf(c.name), members); got != c.indirect {
+			symbols.Imports = []facts.Import{{Name: c.name}}
+			if got := d.indirect(symbols, 0, members); got != c.indirect {
 				t.Errorf("%s: indirect is %v, want %v", c.name, got, c.indirect)
 			}
 		}
 		count := 0
-		d.of(facts.SymbolOf("shared"), func(int32) bool { count++; return false })
+		d.of(facts.SymbolOf("shared"), members, func(int32, int, int) bool { count++; return false })
 		if count != 1 {
 			t.Errorf("visited %d members, want the first alone", count)
 		}
@@ -83,8 +96,8 @@ func TestDefinitionsNone(t *testing.T) {
 	members := []*member{memberOf(t)}
 	var d definitions
 	d.add(members, 0)
-	d.of(facts.SymbolOf("read"), func(int32) bool { t.Error("somebody exports it"); return true })
-	if d.indirect(facts.SymbolOf("read"), members) {
+	d.of(facts.SymbolOf("read"), members, func(int32, int, int) bool { t.Error("somebody exports it"); return true })
+	if d.indirect(&facts.Facts{Imports: []facts.Import{{Name: "read"}}}, 0, members) {
 		t.Error("a resolver chooses it")
 	}
 }

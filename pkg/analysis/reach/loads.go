@@ -25,7 +25,7 @@ func (g *graph) str(n node, s uint32) {
 		g.asked(text, i)
 	}
 	if m.link == g.linker.Interp {
-		g.loaderLooksUp(text, g.members)
+		g.loaderLooksUp(w.Symbol, 0)
 	}
 	if strings.HasSuffix(text, ".so") || strings.Contains(text, ".so.") {
 		g.loads = append(g.loads, name)
@@ -312,18 +312,17 @@ func (g *graph) export(i int32, k int, from node) {
 	}
 }
 
-// loaderLooksUp enters what the loader may look up in some members by a name
+// loaderLooksUp enters what the loader may look up in members from one on by a name
 // that its code refers to, by means of its own: __libc_early_init, with which
 // glibc's begins each library of C, or the allocator that it changes over to.
-func (g *graph) loaderLooksUp(name string, in []*member) {
-	g.loaderNames[name] = true
-	sym := facts.SymbolOf(name)
-	for _, m := range in {
-		i := g.index[m.link]
-		for _, k := range link.LookupAny(nil, m.facts, sym) {
-			g.export(i, k, g.trail.textNode(name))
+func (g *graph) loaderLooksUp(name facts.Symbol, from int32) {
+	g.loaderNames[name.Name] = true
+	g.defs.of(name, g.members, func(m int32, first, end int) bool {
+		for k := first; m >= from && k < end; k++ {
+			g.export(m, k, g.trail.textNode(name.Name))
 		}
-	}
+		return true
+	})
 }
 
 // startup reports whether a member belongs to the startup closure.

@@ -175,9 +175,12 @@ type graph struct {
 	members []*member
 	index   map[*link.Member]int32
 	queue   []target
-	next    int    // index of the next node of queue
-	ids     []int  // of exports, while they are looked up
-	late    []node // roots that are entered last, so that chains begin at the entry point
+	next    int      // index of the next node of queue
+	matter  marks    // names of imports that have a role, or are watched
+	ids     []int    // of exports, while they are looked up
+	bound   []target // of an import, while they are looked up
+	room    []target // for those of imports to come
+	late    []node   // roots that are entered last, so that chains begin at the entry point
 	res     *Result
 	seen    map[string]bool // issues; key: kind, object and detail
 	anyAt   map[openKey]*openCalls
@@ -232,6 +235,10 @@ func Run(ctx context.Context, l *link.Linker, o Options) (*Result, error) {
 	}
 	for _, name := range o.Watch {
 		g.watched[name] = nil
+		g.matter.add(facts.SymbolOf(name).Hash())
+	}
+	for name := range roles {
+		g.matter.add(facts.SymbolOf(name).Hash())
 	}
 	g.addMembers()
 	if len(g.members) > 0 {
@@ -327,7 +334,7 @@ func (g *graph) addMembers() {
 		g.found(s, from)
 	}
 	for _, name := range slices.Sorted(maps.Keys(g.loaderNames)) {
-		g.loaderLooksUp(name, g.members[from:])
+		g.loaderLooksUp(facts.SymbolOf(name), from)
 	}
 }
 

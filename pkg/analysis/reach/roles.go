@@ -32,21 +32,10 @@ func Questions() map[string][]objects.Question {
 	}
 }
 
-// roleOf is the role of a name.
-func roleOf(name string) role {
-	switch name {
-	case "dlopen":
-		return roleOpens
-	case "dlmopen":
-		return roleOpensIn
-	case "__libc_dlopen_mode":
-		return roleOpensNow
-	case "dlsym", "dlvsym":
-		return roleLooksUp
-	case "ffi_call":
-		return roleForeign
-	case "mmap", "mmap64", "mprotect", "pkey_mprotect":
-		return roleProtects
-	}
-	return roleNone
+// roles are those of names.
+var roles = map[string]role{
+	"dlopen": roleOpens, "dlmopen": roleOpensIn, "__libc_dlopen_mode": roleOpensNow,
+	"dlsym": roleLooksUp, "dlvsym": roleLooksUp,
+	"ffi_call": roleForeign,
+	"mmap":     roleProtects, "mmap64": roleProtects, "mprotect": roleProtects, "pkey_mprotect": roleProtects,
 }

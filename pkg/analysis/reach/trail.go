@@ -162,6 +162,7 @@ type paths struct {
 	from []uint32
 	kind []edgeKind
 	dist []int32
+	seen []uint64 // a bit for each place: whether it is reached
 	// first is the first run of each place, and after what follows a run there,
 	// as indexes of trail.runs plus 1.
 	first []uint32
@@ -181,9 +182,9 @@ func (p *paths) place(id uint32) uint32 {
 // Among ways of one length the one that was followed first wins.
 func (t *trail) shortest() *paths {
 	n := int(t.next) + len(t.texts)
-	p := &paths{t: t, from: make([]uint32, n), kind: make([]edgeKind, n), dist: make([]int32, n)}
+	p := &paths{t: t, from: make([]uint32, n), kind: make([]edgeKind, n), dist: make([]int32, n), seen: make([]uint64, n/64+1)}
 	p.index(n)
-	p.dist[0] = 1
+	p.dist[0], p.seen[0] = 1, 1
 	queue := make([]uint32, 0, n)
 	roots := func(want bool) {
 		for r := range p.runsOf(0) {
@@ -211,9 +212,11 @@ func (t *trail) shortest() *paths {
 // visit reaches the target of edge e from a place, when it is new.
 func (p *paths) visit(queue []uint32, from, e uint32) []uint32 {
 	to := p.place(p.t.to[e])
-	if p.dist[to] > 0 {
+	word, bit := &p.seen[to/64], uint64(1)<<(to%64)
+	if *word&bit != 0 {
 		return queue
 	}
+	*word |= bit
 	p.dist[to], p.from[to], p.kind[to] = p.dist[from]+1, from, p.t.kind[e]
 	return append(queue, to)
 }
