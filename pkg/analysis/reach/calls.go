@@ -13,11 +13,9 @@ type caller struct {
 // callIndex finds the calls of a function among the edges of the trail. Few
 // functions are asked for, so that it learns the edges when one is.
 type callIndex struct {
-	known int // edges that it knows
-	// last is, of each node, the last edge that calls it, and before, of each
-	// edge that is a call, the one before that calls the same; indexes plus 1, 0
-	// for none.
-	last, before []uint32
+	known int           // edges that it knows
+	edges lists[uint32] // that are calls
+	heads []uint32      // of each node, the list of the calls of it
 }
 
 // callers lists the calls of a function, in the order in which they were
@@ -25,34 +23,23 @@ type callIndex struct {
 func (g *graph) callers(id uint32) []caller {
 	x := &g.calls
 	x.learn(g.trail)
-	if int(id) >= len(x.last) {
+	if int(id) >= len(x.heads) {
 		return nil
 	}
-	n := 0
-	for e := x.last[id]; e > 0; e = x.before[e-1] {
-		n++
-	}
-	edges := make([]uint32, n)
-	for e := x.last[id]; e > 0; e = x.before[e-1] {
-		n--
-		edges[n] = e - 1
-	}
-	out := make([]caller, len(edges))
+	var out []caller
 	at := callCursor{t: g.trail, run: -1}
-	for i, e := range edges {
-		out[i] = at.caller(e)
+	for _, e := range x.edges.of(x.heads[id]) {
+		out = append(out, at.caller(e))
 	}
 	return out
 }
 
 // learn takes in the edges that are new.
 func (x *callIndex) learn(t *trail) {
-	x.last = append(x.last, make([]uint32, int(t.next)-len(x.last))...)
-	x.before = append(x.before, make([]uint32, len(t.to)-len(x.before))...)
+	x.heads = append(x.heads, make([]uint32, int(t.next)-len(x.heads))...)
 	for ; x.known < len(t.to); x.known++ {
 		if t.kind[x.known].calls() {
-			to := t.to[x.known]
-			x.before[x.known], x.last[to] = x.last[to], uint32(x.known+1)
+			x.edges.add(&x.heads[t.to[x.known]], uint32(x.known))
 		}
 	}
 }
