@@ -156,6 +156,26 @@ func TestProgramsWithoutPath(t *testing.T) {
 	a.endsClean(d, "r1")
 }
 
+// A shell in a copy of the container's mounts runs itself from the original
+// ones, where its new root doesn't lead, and is gone at once.
+func TestProgramsOfOtherMounts(t *testing.T) {
+	d := startContainerd(t)
+	img := oddImage(t, "copied", map[string]string{
+		"run.sh": "#!/bin/sh\nfor i in 1 2 3 4 5; do busybox unshare -m -U -r sh -c 'busybox true'; done\nsleep 1000\n",
+	}, "/run.sh")
+	img.load(t, d)
+	a := startAgent(t, d, "")
+	o := a.observeOdd("r1", "copied")
+	found := filesAt(o, "/bin/busybox")
+	if len(found) != 1 || found[0].GetSha256() != sumOf(t, busybox, "") || found[0].GetExecuted() < 10 {
+		t.Errorf("%v, want busybox with all its executions", found)
+	}
+	if other := filesAt(o, "/(unreachable)"); len(other) > 0 || len(o.GetIncomplete()) > 0 {
+		t.Errorf("unreachable %v, incomplete %v", other, o.GetIncomplete())
+	}
+	a.endsClean(d, "r1")
+}
+
 // One from memory that is gone at once is captured or reported, never lost.
 func TestShortLivedFromMemory(t *testing.T) {
 	d := startContainerd(t)

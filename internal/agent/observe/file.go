@@ -27,6 +27,10 @@ const deletedMark = " (deleted)"
 // report it.
 const memoryFile = "memfd:"
 
+// unreachable begins the path of a file that doesn't lie below its process's
+// root: it was opened in another mount namespace, or before the root changed.
+const unreachable = "(unreachable)"
+
 // contractName turns a name of /proc into that of a monitor.
 func contractName(name string) string {
 	if strings.HasPrefix(name, "/"+memoryFile) {
@@ -177,6 +181,9 @@ func (f *file) sameAs(e event, got found) bool {
 // find opens the file of an event: by its path in the container's root when
 // that is the same file still, through its process otherwise.
 func (c *Collector) find(e event) found {
+	if got := c.findElsewhere(e); got.open != nil {
+		return got
+	}
 	got, mistaken := c.findByPath(e)
 	if got.open == nil {
 		if f := live(e); f != nil {
@@ -185,6 +192,23 @@ func (c *Collector) find(e event) found {
 	}
 	if got.open == nil && mistaken {
 		got.kind = kindChanged
+	}
+	return got
+}
+
+// findElsewhere looks for an unreachable file in the container's root, from
+// where a copy of its mounts may have been made. Another file system can have
+// another file of that number there.
+func (c *Collector) findElsewhere(e event) found {
+	below, ok := strings.CutPrefix(e.name, unreachable)
+	if !ok || e.inode == 0 || e.device == 0 {
+		return found{}
+	}
+	e.name = below
+	got, _ := c.findByPath(e)
+	if got.open != nil && got.stamp.device != e.device {
+		_ = got.open.Close()
+		return found{}
 	}
 	return got
 }

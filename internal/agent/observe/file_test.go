@@ -71,3 +71,46 @@ func TestRewrittenFile(t *testing.T) {
 		t.Errorf("%d files in the end, want one for each content: %v", len(files), files)
 	}
 }
+
+// A program of other mounts is the file of the container's root that has its
+// number on the same file system, unchanged since, and no other one.
+func TestUnreachableFile(t *testing.T) {
+	dir := t.TempDir()
+	root, err := rootfs.NewDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "program")
+	if err := os.WriteFile(name, []byte("content"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	is, err := stampOf(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const long = 1 << 62 // nanoseconds since boot: after everything
+	for what, test := range map[string]struct {
+		inode, device, boot uint64
+		want                string
+	}{
+		"the same":             {is.inode, is.device, long, "/program"},
+		"another file":         {is.inode + 1, is.device, long, "/(unreachable)/program"},
+		"of another device":    {is.inode, is.device + 1, long, "/(unreachable)/program"},
+		"of no known device":   {is.inode, 0, long, "/(unreachable)/program"},
+		"changed since it ran": {is.inode, is.device, 1, "/(unreachable)/program"},
+	} {
+		c := New(context.Background(), root, keepAll{}, Options{KernelTime: true})
+		c.Handle(&confinev1.WatchResponse{Event: &confinev1.WatchResponse_Exec{Exec: &confinev1.Exec{
+			Pid: 1 << 30, Path: "(unreachable)/program", Time: test.boot, File: &confinev1.FileId{Inode: test.inode, Device: test.device},
+		}}})
+		files := c.Finish().Files
+		if len(files) != 1 || files[0].GetPath() != test.want || (files[0].GetSha256() != "") != (test.want == "/program") {
+			t.Errorf("%s: %v, want %s", what, files, test.want)
+		}
+	}
+}
