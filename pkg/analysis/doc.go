@@ -94,7 +94,8 @@
 //     the kernel calls, or that tables of Go's may hold are unknown. A function
 //     that is looked up by a computed name is one of a library that was loaded
 //     by name, or, where all objects are looked through, one whose name is a
-//     text in them; together with code that calls what it is told to with
+//     text in them, or that the program exports, or the object that looks with
+//     RTLD_DEFAULT or RTLD_NEXT; together with code that calls what it is told to with
 //     arguments from a table (libraries for foreign functions), every argument
 //     is unknown. Calls that the vDSO makes have unknown arguments. Other
 //     threads don't write to what a function keeps on its stack while it

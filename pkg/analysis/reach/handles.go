@@ -26,7 +26,10 @@ type origin struct {
 }
 
 // lookEverywhere notes whether functions are looked up by computed names in
-// all objects and not in a library that was loaded, and enters them.
+// all objects and not in a library that was loaded, and enters them: those whose
+// names are texts, and, because names are put together of parts (a module's and
+// what its function for the start is called), all that the program and who looks
+// with RTLD_DEFAULT or RTLD_NEXT export themselves.
 //
 // A handle that can't be followed is one that dlopen returned: that of the whole
 // program, where somebody asks for it. A function that only pointers lead to
@@ -38,13 +41,20 @@ func (g *graph) lookEverywhere() {
 			g.whole = g.originOf(g.opens[i]).none
 		}
 	}
-	for i := 0; i < len(g.lookups) && !g.anywhere; i++ {
-		o := g.originOf(g.lookups[i])
-		g.anywhere = o.everything || o.kept && g.whole
+	for _, l := range g.lookups {
+		if m := g.members[l.n.m]; !m.own {
+			o := g.originOf(l)
+			g.anywhere = g.anywhere || o.everything || o.kept && g.whole
+			if o.everything {
+				m.own = true
+				g.exports(l.n.m, g.anyText())
+			}
+		}
 	}
 	if g.anywhere && !g.entered {
 		g.entered = true
 		g.lookable(0)
+		g.exports(0, g.anyText())
 	}
 }
 

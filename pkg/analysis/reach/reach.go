@@ -129,6 +129,7 @@ type member struct {
 	texts   []uint32  // of each string, its index in trail.texts plus 1; 0 when it wasn't reached
 	asks    []int32   // members that it names although they are there already
 	byName  *byName   // nil: nothing that matters
+	own     bool      // all its exports are entered: it looks functions up in everything that is loaded
 	imports []binding // of each import
 }
 
