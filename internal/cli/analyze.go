@@ -61,7 +61,7 @@ does of a stored result; exit code 1 says that it can't.`,
 	unresolvedFlag(f, &o.unresolved)
 	f.BoolVar(&o.noArgs, "no-args", false, "leave conditions on the calls' arguments out")
 	f.BoolVar(&o.surplus, "surplus", false, "rank the functions and data that bring in the most calls")
-	f.StringVar(&o.dump, "dump", "", "print what the analysis works on: facts (of each object) or graph (what each program reaches); -o text, json (a value a line) or, for a graph, dot")
+	f.StringVar(&o.dump, "dump", "", "print what the analysis works on: facts (of each object) or graph (what each program reaches), in words that ARCHITECTURE.md explains; -o text, json (a value a line) or, for a graph, dot")
 	_ = cmd.RegisterFlagCompletionFunc("dump", cobra.FixedCompletions([]string{"facts", "graph"}, cobra.ShellCompDirectiveNoFileComp))
 	f.StringVar(&o.explain, "explain", "", "print why this system call can be made (-o text, json or dot)")
 	f.BoolVar(&o.explained.all, "all", false, "with --explain: all places that make the call, not the shortest chains alone")

@@ -3,6 +3,7 @@ package facts
 import (
 	"bytes"
 	"errors"
+	"io"
 	"maps"
 	"reflect"
 	"slices"
@@ -90,14 +91,14 @@ func sample() *Facts {
 	return &Facts{
 		Machine: 62, Class: 2, Size: 1 << 33,
 		Funcs: []Func{
-			{Start: 0x1000, End: 0x1010, Edges: []Edge{{1, EdgeCall}, {0, EdgeTable}}, Imports: []ImportUse{{0, true}, {1, false}}},
+			{Start: 0x1000, End: 0x1010, Edges: []Edge{{0, EdgeTable}, {1, EdgeCall}}, Imports: []ImportUse{{0, true}, {1, false}}},
 			{
-				Start: 0x1010, End: 0x1100, Regions: []uint32{1, 0}, Strings: []uint32{0}, ComputedJump: true,
+				Start: 0x1010, End: 0x1100, Regions: []uint32{0, 1}, Strings: []uint32{0}, ComputedJump: true,
 				Generic: true,
 				Passes:  []Pass{{To: 1, Args: []Arg{{At: 7, Values: []uint32{0}}}}, {To: 0, Import: true, Args: []Arg{{At: 6, Params: []Loc{2}}, {At: 17, Values: []uint32{5}}}}},
 				Sites: []Site{
 					{Addr: 0x1020, Kind: SiteSyscall, Nrs: []int32{-1, 0, 60}, Params: []Loc{7, 17}, Derefs: true, Called: true, Vars: []uint32{0, 1}},
-					{Addr: 0x1000, Kind: SiteInt80, Unresolved: "the number is computed", Via: 1},
+					{Addr: 0x1100, Kind: SiteInt80, Unresolved: "the number is computed", Via: 1},
 					{Addr: 0x1011, Kind: SiteSyscall, Nrs: []int32{72}, Args: []Arg{{At: 1, Values: []uint32{3, 1 << 31, 1<<32 - 1}, Params: []Loc{6, 19}}, {At: 4, Params: []Loc{0}}}},
 				},
 			},
@@ -204,12 +205,8 @@ func decodable(t *testing.T, text []byte) {
 	if err := f.check(); err != nil {
 		t.Errorf("% x: %v", text, err)
 	}
-	for i := range f.Funcs {
-		for k := range f.Funcs[i].Sites {
-			for _, p := range f.Funcs[i].Sites[k].Params {
-				_ = p.String()
-			}
-		}
+	if err := f.Print(io.Discard, "x", false); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -58,22 +58,26 @@ func uniq[T cmp.Ordered](s []T) []T {
 }
 
 func (fn *Func) compact() {
-	slices.SortFunc(fn.Edges, func(a, b Edge) int { return cmp.Or(cmp.Compare(a.To, b.To), cmp.Compare(a.Kind, b.Kind)) })
+	slices.SortFunc(fn.Edges, compareEdges)
 	fn.Edges = slices.Clip(slices.Compact(fn.Edges))
-	slices.SortFunc(fn.Imports, func(a, b ImportUse) int {
-		if a.Import != b.Import {
-			return cmp.Compare(a.Import, b.Import)
-		}
-		if a.Called == b.Called {
-			return 0
-		}
+	slices.SortFunc(fn.Imports, compareUses)
+	fn.Imports = slices.Clip(slices.Compact(fn.Imports))
+	fn.Regions, fn.Strings = uniq(fn.Regions), uniq(fn.Strings)
+}
+
+func compareEdges(a, b Edge) int {
+	return cmp.Or(cmp.Compare(a.To, b.To), cmp.Compare(a.Kind, b.Kind))
+}
+
+// compareUses puts calls of an import before other uses.
+func compareUses(a, b ImportUse) int {
+	if a.Import == b.Import && a.Called != b.Called {
 		if a.Called {
 			return -1
 		}
 		return 1
-	})
-	fn.Imports = slices.Clip(slices.Compact(fn.Imports))
-	fn.Regions, fn.Strings = uniq(fn.Regions), uniq(fn.Strings)
+	}
+	return cmp.Compare(a.Import, b.Import)
 }
 
 // pointer adds what a relocation stores to a region.

@@ -1,8 +1,8 @@
 package facts
 
 import (
+	"cmp"
 	"fmt"
-	"slices"
 )
 
 // lastEdge is the last kind of edge that there is: EdgeInner.
@@ -19,9 +19,9 @@ func (f *Facts) Invariants() []string {
 		}
 	}
 	below := func(what string, list []uint32, n int) {
-		for _, i := range list {
-			if int(i) >= n {
-				wrong("%s %d of %d", what, i, n)
+		for k, i := range list {
+			if int(i) >= n || k > 0 && i <= list[k-1] {
+				wrong("%s %d of %d, at place %d of a list in ascending order", what, i, n, k)
 			}
 		}
 	}
@@ -42,13 +42,13 @@ func (f *Facts) Invariants() []string {
 		if i > 0 && fn.Start < f.Funcs[i-1].End {
 			wrong("%s overlaps the one before, which ends at %#x", at, f.Funcs[i-1].End)
 		}
-		for _, e := range fn.Edges {
-			if int(e.To) >= nf || e.Kind == 0 || e.Kind > lastEdge {
+		for k, e := range fn.Edges {
+			if int(e.To) >= nf || e.Kind == 0 || e.Kind > lastEdge || k > 0 && compareEdges(fn.Edges[k-1], e) >= 0 {
 				wrong("%s edge of kind %d to %d of %d", at, e.Kind, e.To, nf)
 			}
 		}
-		for _, m := range fn.Imports {
-			if int(m.Import) >= ni {
+		for k, m := range fn.Imports {
+			if int(m.Import) >= ni || k > 0 && compareUses(fn.Imports[k-1], m) >= 0 {
 				wrong("%s import %d of %d", at, m.Import, ni)
 			}
 		}
@@ -79,7 +79,7 @@ func (f *Facts) Invariants() []string {
 		below(at+" string", r.Strings, ns)
 	}
 	for i := range f.Imports {
-		if m := &f.Imports[i]; int(m.OwnFunc) > nf || int(m.OwnRegion) > nr {
+		if m := &f.Imports[i]; int(m.OwnFunc) > nf || int(m.OwnRegion) > nr || !m.Own && m.OwnFunc+m.OwnRegion > 0 {
 			wrong("import %s: own function %d, region %d", m.Name, m.OwnFunc, m.OwnRegion)
 		}
 		argInvariants(f.Imports[i].Args, func(format string, args ...any) { wrong("import "+f.Imports[i].Name+": "+format, args...) })
@@ -101,18 +101,29 @@ func (f *Facts) Invariants() []string {
 	return bad
 }
 
+// ascending reports whether a list is sorted and has nothing twice.
+func ascending[T cmp.Ordered](list []T) bool {
+	for i := 1; i < len(list); i++ {
+		if list[i] <= list[i-1] {
+			return false
+		}
+	}
+	return true
+}
+
 func argInvariants(list []Arg, wrong func(string, ...any)) {
 	for i := range list {
 		a := &list[i]
-		if len(a.Values)+len(a.Params) == 0 || len(a.Values) > maxArgValues || !slices.IsSorted(a.Values) || !slices.IsSorted(a.Params) || i > 0 && list[i-1].At >= a.At {
+		if len(a.Values)+len(a.Params) == 0 || len(a.Values) > maxArgValues || !ascending(a.Values) || !ascending(a.Params) || i > 0 && list[i-1].At >= a.At {
 			wrong("argument at %d: %v, %v", a.At, a.Values, a.Params)
 		}
 	}
 }
 
 func siteInvariants(fn *Func, s *Site, funcs int, wrong func(string, ...any)) {
-	if s.Via == 0 && (s.Addr < fn.Start || s.Addr >= fn.End) {
-		wrong("site %#x outside, which calls no wrapper", s.Addr)
+	// A function that runs on into a wrapper calls it at its end.
+	if s.Addr < fn.Start || s.Addr > fn.End || s.Addr == fn.End && s.Via == 0 {
+		wrong("site %#x is outside", s.Addr)
 	}
 	if int(s.Via) > funcs {
 		wrong("site %#x calls wrapper %d of %d", s.Addr, s.Via, funcs)
@@ -120,13 +131,12 @@ func siteInvariants(fn *Func, s *Site, funcs int, wrong func(string, ...any)) {
 	if s.Kind < SiteSyscall || s.Kind > SiteSysenter {
 		wrong("site %#x of kind %d", s.Addr, s.Kind)
 	}
-	if !slices.IsSorted(s.Nrs) || !slices.IsSorted(s.Params) {
-		wrong("site %#x: numbers %v and parameters %v aren't sorted", s.Addr, s.Nrs, s.Params)
+	if !ascending(s.Nrs) || !ascending(s.Params) {
+		wrong("site %#x: numbers %v and parameters %v aren't in ascending order", s.Addr, s.Nrs, s.Params)
 	}
 	for _, p := range s.Params {
 		if off, onStack := p.Stack(); onStack && off < 0 {
 			wrong("site %#x: parameter %d", s.Addr, p)
 		}
-		_ = p.String()
 	}
 }

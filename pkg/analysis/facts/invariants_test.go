@@ -3,7 +3,6 @@ package facts
 import (
 	"bytes"
 	"context"
-	"debug/elf"
 	"encoding/json"
 	"errors"
 	"os"
@@ -17,8 +16,8 @@ func realObjects(t testing.TB) []string {
 	t.Helper()
 	var out []string
 	for _, pattern := range []string{
-		"/bin/true", "/bin/bash", "/bin/dash", "/bin/busybox", "/usr/bin/gcc", "/usr/bin/perl",
-		"/lib*/ld-linux-x86-64.so.2", "/lib*/*/libc.so.6", "/lib*/*/libm.so.6", "/lib/ld-musl-x86_64.so.1",
+		"/bin/true", "/bin/bash", "/bin/dash", "/bin/busybox", "/usr/bin/gcc", "/usr/bin/perl", "/usr/bin/node",
+		"/lib*/ld-linux-x86-64.so.2", "/lib*/*/libc.so.6", "/usr/i686-linux-gnu/lib/libc.so.6", "/lib*/*/libm.so.6", "/lib/ld-musl-x86_64.so.1",
 		"/usr/lib/*/libcrypto.so.3", "/usr/lib/*/libstdc++.so.6", "/usr/lib/*/libgcrypt.so.20", "/usr/lib/*/libgcc_s.so.1", "/lib*/*/libnss_files.so.2",
 	} {
 		names, err := filepath.Glob(pattern)
@@ -52,9 +51,6 @@ func TestRealObjects(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := o.Facts
-			if f.Class != elf.ELFCLASS64 || f.Machine != elf.EM_X86_64 {
-				t.Skipf("%s is for %v", name, f.Machine)
-			}
 			if len(f.Funcs) == 0 {
 				t.Error("no functions")
 			}

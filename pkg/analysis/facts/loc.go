@@ -1,6 +1,9 @@
 package facts
 
-import "strconv"
+import (
+	"debug/elf"
+	"strconv"
+)
 
 // Loc is a place that holds an argument when a function is entered: a general
 // register by its number (0 to 31), or a stack slot at 32+offset/4, offset
@@ -27,10 +30,19 @@ func (l Loc) Stack() (int64, bool) {
 	return int64(l-maxRegs) * 4, true
 }
 
-// String names the location for people.
-func (l Loc) String() string {
+// On names the location as assemblers for a machine do.
+func (l Loc) On(machine elf.Machine) string {
 	if off, ok := l.Stack(); ok {
 		return "stack+" + strconv.FormatInt(off, 10)
 	}
-	return "register " + strconv.Itoa(int(l))
+	x86 := [...]string{"ax", "cx", "dx", "bx", "sp", "bp", "si", "di"}
+	switch {
+	case machine == elf.EM_AARCH64:
+		return "x" + strconv.Itoa(int(l))
+	case int(l) >= len(x86):
+		return "r" + strconv.Itoa(int(l))
+	case machine == elf.EM_386:
+		return "e" + x86[l]
+	}
+	return "r" + x86[l]
 }

@@ -34,6 +34,17 @@ type Record struct {
 	// Refs are where control and addresses go from here.
 	Refs  []Ref        `json:"refs,omitempty"`
 	Sites []SiteRecord `json:"sites,omitempty"`
+	// Args tells what all direct calls of an import pass, by parameter.
+	Args []string `json:"args,omitempty"`
+	// Passes tells what a function passes to others.
+	Passes []PassRecord `json:"passes,omitempty"`
+}
+
+// PassRecord is what a function passes to another one, or to an import, at all
+// places that call it directly.
+type PassRecord struct {
+	To   Ref      `json:"to"`
+	Args []string `json:"args"`
 }
 
 // Ref is one way on.
@@ -166,6 +177,7 @@ func (f *Facts) importRecord(path string, m *Import) *Record {
 	r.flag(m.Weak, "weak")
 	r.flag(m.Copy, "copy")
 	r.flag(m.Own, "own")
+	r.Args = f.passedArgs(m.Args)
 	if m.Own {
 		r.Refs = f.is(m.OwnFunc, m.OwnRegion)
 	}
@@ -218,6 +230,7 @@ func (f *Facts) functionRecord(path string, at uint32) *Record {
 	fn := &f.Funcs[at]
 	r := &Record{Kind: "function", Object: path, Name: f.Symbols[at], Start: fn.Start, End: fn.End}
 	r.flag(fn.ComputedJump, "computed-jump")
+	r.flag(fn.Generic, "calls-from-table")
 	for _, e := range fn.Edges {
 		r.Refs = append(r.Refs, f.funcRef(e.Kind.String(), e.To))
 	}
@@ -232,23 +245,47 @@ func (f *Facts) functionRecord(path string, at uint32) *Record {
 	for i := range fn.Sites {
 		r.Sites = append(r.Sites, f.siteRecord(&fn.Sites[i]))
 	}
+	for i := range fn.Passes {
+		p := &fn.Passes[i]
+		to := Ref{How: "import"}
+		if p.Import {
+			to.Name = f.Imports[p.To].Name
+		} else {
+			to = f.funcRef("call", p.To)
+		}
+		r.Passes = append(r.Passes, PassRecord{to, f.passedArgs(p.Args)})
+	}
 	return r
+}
+
+// passedArgs writes arguments whose positions are locations of parameters.
+func (f *Facts) passedArgs(list []Arg) []string {
+	var out []string
+	for i := range list {
+		out = append(out, f.arg(Loc(list[i].At).On(f.Machine), &list[i]))
+	}
+	return out
+}
+
+// arg writes what an argument can be.
+func (f *Facts) arg(at string, a *Arg) string {
+	text := at + ":"
+	for _, v := range a.Values {
+		text += fmt.Sprintf(" %#x", v)
+	}
+	for _, p := range a.Params {
+		text += " from " + p.On(f.Machine)
+	}
+	return text
 }
 
 func (f *Facts) siteRecord(s *Site) SiteRecord {
 	r := SiteRecord{Address: s.Addr, Kind: s.Kind.String(), Numbers: s.Nrs, Why: s.Unresolved}
 	for _, p := range s.Params {
-		r.Params = append(r.Params, p.String())
+		r.Params = append(r.Params, p.On(f.Machine))
 	}
-	for _, a := range s.Args {
-		text := fmt.Sprintf("%d:", a.At)
-		for _, v := range a.Values {
-			text += fmt.Sprintf(" %#x", v)
-		}
-		for _, p := range a.Params {
-			text += " " + p.String()
-		}
-		r.Args = append(r.Args, text)
+	for i := range s.Args {
+		r.Args = append(r.Args, f.arg(fmt.Sprint(s.Args[i].At), &s.Args[i]))
 	}
 	if s.Via > 0 && int(s.Via) <= len(f.Funcs) {
 		via := f.funcRef("call", s.Via-1)
@@ -287,19 +324,12 @@ func (f *Facts) Print(w io.Writer, path string, asJSON bool) error {
 	return nil
 }
 
-// print writes a record: a heading, and a line for each reference and site.
+// print writes a record: a heading, and below it a line for each thing that is
+// known of it.
 func (r *Record) print(b *bufio.Writer) error {
 	head := r.Kind
 	if r.Kind == "object" {
-		head = fmt.Sprintf("object %s\n  machine %s, %d bytes", r.Object, r.Machine, r.Bytes)
-		for _, x := range []struct{ what, is string }{{"interpreter", r.Interp}, {"soname", r.Soname}, {"path", strings.Join(r.Paths, " ")}, {"needed", strings.Join(r.Needed, " ")}} {
-			if x.is != "" {
-				head += fmt.Sprintf("\n  %s %s", x.what, Clean(x.is))
-			}
-		}
-		for _, w := range r.Warnings {
-			head += "\n  warning " + Clean(w)
-		}
+		head += " " + Clean(r.Object)
 	}
 	if r.Kind == "region" || r.Kind == "function" {
 		head += fmt.Sprintf(" %#x-%#x", r.Start, r.End)
@@ -314,14 +344,36 @@ func (r *Record) print(b *bufio.Writer) error {
 		head += " [" + strings.Join(r.Flags, " ") + "]"
 	}
 	fmt.Fprintln(b, head)
+	if r.Kind == "object" {
+		r.printObject(b)
+	}
 	for _, x := range r.Refs {
 		fmt.Fprintln(b, "  "+x.text())
 	}
 	for i := range r.Sites {
 		fmt.Fprintln(b, "  "+r.Sites[i].text())
 	}
+	for _, a := range r.Args {
+		fmt.Fprintln(b, "  parameter "+a)
+	}
+	for i := range r.Passes {
+		p := &r.Passes[i]
+		fmt.Fprintf(b, "  passes to %s: %s\n", p.To.text(), strings.Join(p.Args, ", "))
+	}
 	_, err := b.Write(nil) // the first error of the writer below
 	return err
+}
+
+func (r *Record) printObject(b *bufio.Writer) {
+	fmt.Fprintf(b, "  machine %s, %d bytes\n", r.Machine, r.Bytes)
+	for _, x := range []struct{ what, is string }{{"interpreter", r.Interp}, {"soname", r.Soname}, {"path", strings.Join(r.Paths, " ")}, {"needed", strings.Join(r.Needed, " ")}} {
+		if x.is != "" {
+			fmt.Fprintf(b, "  %s %s\n", x.what, Clean(x.is))
+		}
+	}
+	for _, w := range r.Warnings {
+		fmt.Fprintf(b, "  warning %s\n", Clean(w))
+	}
 }
 
 func (x *Ref) text() string {

@@ -256,6 +256,9 @@ func (t *Trail) Check() []string {
 		from := t.paths.place(tr.runs[r].from)
 		for e := tr.runs[r].start; e < tr.end(uint32(r)); e++ {
 			to := t.paths.place(tr.to[e])
+			if a, b := t.paths.placed(from), t.paths.placed(to); from != 0 && !t.stated(a, b, tr.kind[e]) {
+				wrong("no fact has the edge %v from %v to %v", tr.kind[e], a, b)
+			}
 			if t.paths.dist[from] > 0 && t.paths.dist[to] > t.paths.dist[from]+1 && tr.kind[e] != edgeLate && !t.late(from) {
 				wrong("%v is %d steps away and leads to %v, which is %d", t.paths.placed(from), t.paths.dist[from], t.paths.placed(to), t.paths.dist[to])
 			}
@@ -267,6 +270,30 @@ func (t *Trail) Check() []string {
 		}
 	}
 	return bad
+}
+
+// stated reports whether the facts of an object have an edge between two of its
+// functions. Edges of other kinds come from how objects are bound.
+func (t *Trail) stated(from, to node, kind edgeKind) bool {
+	if from.m != to.m || from.region || to.region || from.m < 0 {
+		return true
+	}
+	fn := &t.g.members[from.m].facts.Funcs[from.i]
+	own := slices.ContainsFunc(fn.Edges, func(e facts.Edge) bool { return e.To == to.i })
+	imports := func(called bool) bool {
+		return slices.ContainsFunc(fn.Imports, func(u facts.ImportUse) bool {
+			return u.Called == called && slices.ContainsFunc(t.g.bind(from.m, u.Import).targets, func(x target) bool { return x.id == t.g.trail.id(to) })
+		})
+	}
+	switch kind {
+	case edgeCall, edgeTable:
+		return own
+	case edgeImport:
+		return imports(true)
+	case edgeTaken:
+		return own || imports(false) || imports(true)
+	}
+	return true
 }
 
 // late reports whether a place is reached only from a root that counts last.

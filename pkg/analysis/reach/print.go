@@ -112,7 +112,11 @@ func (t *Trail) Print(w io.Writer, program string, format Format) error {
 
 func (t *Trail) printText(b *bufio.Writer, r *NodeRecord) {
 	fmt.Fprintf(b, "%s %d %s", r.Kind, r.ID, r.label())
-	fmt.Fprintf(b, " [%d steps, %s from %d]\n", r.Steps, r.Edge, r.From)
+	if r.From == 0 {
+		fmt.Fprintf(b, " [root, %s]\n", r.Edge)
+	} else {
+		fmt.Fprintf(b, " [%d steps, %s from %d]\n", r.Steps, r.Edge, r.From)
+	}
 	for _, x := range r.To {
 		fmt.Fprintf(b, "  %s %d %s\n", x.Edge, x.To, t.label(x.To))
 	}
