@@ -65,6 +65,8 @@ type found struct {
 	stamp     stamp
 	// live is true when it came from its process and not by its path.
 	live bool
+	// code is true for memory that a program made code in (see madeCode).
+	code bool
 }
 
 // Kinds of what is missing.
@@ -91,6 +93,10 @@ func (c *Collector) see(e event) *file {
 		return f
 	}
 	got := c.find(e)
+	if madeCode(e, got) {
+		_ = got.open.Close()
+		got.open, got.code = nil, true
+	}
 	c.mu.Lock()
 	f, fresh := c.place(e, got)
 	c.known[key] = f
@@ -122,7 +128,7 @@ func (c *Collector) place(e event, got found) (f *file, fresh bool) {
 		}
 		f := &file{
 			seen: &confinev1.FileSeen{Path: slot, Kind: "unknown", Size: uint64(max(got.stamp.size, 0)), Error: got.why},
-			base: got.path, inode: e.inode, lack: got.kind, live: got.live, by: map[string]bool{}, outside: map[int32]*share{},
+			base: got.path, inode: e.inode, lack: got.kind, live: got.live, code: got.code, by: map[string]bool{}, outside: map[int32]*share{},
 		}
 		if got.open != nil {
 			f.content = &Content{file: got.open, stamp: got.stamp}
@@ -167,6 +173,8 @@ func (c *Collector) wasRead(f *file) {
 // sameAs reports whether what was found is this file.
 func (f *file) sameAs(e event, got found) bool {
 	switch {
+	case f.code || got.code:
+		return f.code && got.code
 	case f.content != nil && got.open != nil:
 		return f.content.stamp == got.stamp
 	case f.content != nil:
@@ -176,6 +184,19 @@ func (f *file) sameAs(e event, got found) bool {
 		return false
 	}
 	return f.inode == e.inode || f.inode == 0 || e.inode == 0
+}
+
+// madeCode reports whether a file is no program and no library but memory that
+// compilers at run time share between a mapping that they write to and one that
+// they execute (Erlang and .NET do): nobody executed it, it has no path, and it
+// isn't an ELF file.
+func madeCode(e event, got found) bool {
+	if e.executed || !got.live || got.open == nil {
+		return false
+	}
+	head := make([]byte, len(elf.ELFMAG))
+	n, err := got.open.ReadAt(head, 0)
+	return (err == nil || errors.Is(err, io.EOF)) && string(head[:n]) != elf.ELFMAG
 }
 
 // find opens the file of an event: by its path in the container's root when

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/confinehq/confine/pkg/rootfs"
 	confinev1 "github.com/confinehq/confine/proto/confine/v1"
 )
@@ -23,6 +25,54 @@ func TestMemoryFile(t *testing.T) {
 	files := c.Finish().Files
 	if len(files) != 1 || !files[0].GetMapped() || files[0].GetExecuted() != 1 || !strings.Contains(files[0].GetError(), "memory") {
 		t.Errorf("files %v, want one in memory that was executed and mapped", files)
+	}
+}
+
+// mapMemory maps a file that exists only in memory as code, until the test ends.
+func mapMemory(t *testing.T, name, content string) {
+	t.Helper()
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Ftruncate(fd, 4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Pwrite(fd, []byte(content), 0); err != nil {
+		t.Fatal(err)
+	}
+	m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Munmap(m) })
+}
+
+// Memory that a program makes code in is no library that is missing or changes,
+// also when it can't be looked at any more; a library in memory is one.
+func TestMadeCode(t *testing.T) {
+	root, err := rootfs.NewDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mapMemory(t, "code", "\x90\xc3")
+	mapMemory(t, "library", "\x7fELF")
+	c := New(context.Background(), root, keepAll{}, Options{})
+	const gone = 1 << 30
+	for _, name := range []string{"code", "library", "other"} {
+		c.Mapped(int32(os.Getpid()), "/memfd:"+name+" (deleted)")
+		c.Mapped(gone, "/memfd:"+name+" (deleted)")
+	}
+	seen := c.Finish()
+	if len(seen.Notes) == 0 || seen.Notes[0].GetKind() != "jit" || seen.Notes[0].GetObject() != "/memfd:code" {
+		t.Errorf("notes %v, want one on code that is made", seen.Notes)
+	}
+	if len(seen.Files) != 2 || seen.Files[0].GetPath() != "/memfd:library" || seen.Files[0].GetKind() != "elf" || seen.Files[1].GetError() == "" {
+		t.Errorf("files %v, want the library, and one that nobody could read", seen.Files)
+	}
+	if len(seen.Missing) != 1 || seen.Missing[0].GetObject() != "/memfd:other" {
+		t.Errorf("missing %v, want the one that nobody could read", seen.Missing)
 	}
 }
 

@@ -78,6 +78,13 @@ func (c *Collector) settle(f *file, out *Seen, other map[string]string) {
 		return
 	}
 	sort.Strings(f.seen.By)
+	if c.isCode(f) {
+		out.Notes = append(out.Notes, &confinev1.Incomplete{
+			Kind: "jit", Object: f.base,
+			Detail: "memory that " + strings.Join(f.seen.By, ", ") + " makes code in at run time, which is taken to make only calls that the code around it can make",
+		})
+		return
+	}
 	out.Files = append(out.Files, f.seen)
 	if f.seen.Error != "" {
 		out.Missing = append(out.Missing, &confinev1.Incomplete{
@@ -96,6 +103,29 @@ func (c *Collector) settle(f *file, out *Seen, other map[string]string) {
 			Kind: "captured-object", Object: f.seen.Path,
 			Detail: "has no path in the container's root that leads to it (in memory, unlinked, or in mounts of its own); its content was taken from the process that ran or mapped it",
 		})
+	}
+}
+
+// isCode reports whether a file is memory that a program made code in. One in
+// memory that was gone before anybody could look is, if another of its name was:
+// the program that made it names all of them so.
+func (c *Collector) isCode(f *file) bool {
+	if f.code {
+		return true
+	}
+	if f.content != nil || f.seen.Executed > 0 || !strings.HasPrefix(f.base, "/"+memoryFile) {
+		return false
+	}
+	code := false
+	for n := 1; ; n++ {
+		other, ok := c.files[slotOf(f.base, n)]
+		switch {
+		case !ok:
+			return code
+		case other.content != nil || other.seen.Executed > 0:
+			return false
+		}
+		code = code || other.code
 	}
 }
 

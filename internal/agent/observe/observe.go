@@ -98,7 +98,9 @@ type file struct {
 	// lack is the kind of what is missing when seen.Error says why.
 	lack string
 	// live is true when it was found through its process.
-	live    bool
+	live bool
+	// code is true for memory that a program made code in.
+	code    bool
 	content *Content // nil when it could not be opened
 	by      map[string]bool
 	// outside is what processes did with it that entered from outside, by the
