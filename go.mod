@@ -45,6 +45,8 @@ require (
 
 require github.com/ianlancetaylor/demangle v0.0.0-20260724033716-83e58baca724
 
+require github.com/grpc-ecosystem/go-grpc-middleware/v2 v2.3.4
+
 require (
 	github.com/Microsoft/go-winio v0.6.3-0.20251027160822-ad3df93bed29 // indirect
 	github.com/Microsoft/hcsshim v0.15.0-rc.4 // indirect

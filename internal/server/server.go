@@ -14,17 +14,21 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
 
 	"github.com/confinehq/confine/internal/pki"
 	"github.com/confinehq/confine/internal/store"
@@ -156,15 +160,12 @@ func (s *Server) grpcServer(config *tls.Config) *grpc.Server {
 		creds = credentials.NewTLS(config)
 		age.MaxConnectionAge, age.MaxConnectionAgeGrace = connectionAge, 10*time.Minute
 	}
-	gate := gate{local: config == nil, access: methodAccess()}
-	srv := grpc.NewServer(
+	srv := grpc.NewServer(append(s.interceptors(gate{local: config == nil, access: methodAccess()}),
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.KeepaliveParams(age),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.UnaryInterceptor(gate.unary),
-		grpc.StreamInterceptor(gate.stream),
-	)
+	)...)
 	if s.cfg.CA != nil {
 		confinev1.RegisterEnrollServiceServer(srv, s)
 	}
@@ -173,6 +174,20 @@ func (s *Server) grpcServer(config *tls.Config) *grpc.Server {
 	healthpb.RegisterHealthServer(srv, s.health)
 	reflection.Register(srv)
 	return srv
+}
+
+// interceptors stand before every handler: callers are checked, and a handler
+// that panics, a mistake of ours, fails its own call alone.
+func (s *Server) interceptors(g gate) []grpc.ServerOption {
+	caught := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
+		method, _ := grpc.Method(ctx)
+		s.log.Error("a call failed by a mistake of the server; please report it", "method", method, "panic", p, "stack", string(debug.Stack()))
+		return status.Error(codes.Internal, "the server made a mistake; its log says where")
+	})
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(caught), g.unary),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(caught), g.stream),
+	}
 }
 
 // shutDown ends runs first, because their nodes have to be told.
