@@ -15,7 +15,7 @@ import (
 type byName struct {
 	looksUp  node // who looks up by computed names
 	anywhere bool // in whatever is loaded, not in one library
-	foreign  bool // it calls through libffi
+	foreign  bool // it calls through libffi, or code like that (callsAnything)
 	execs    []use
 }
 
@@ -67,16 +67,40 @@ func (g *graph) defaultScope(n node, imp uint32) bool {
 func (g *graph) callsByName() {
 	for _, m := range g.members {
 		b := m.byName
+		if b != nil && b.looksUp != noNode {
+			b.foreign = b.foreign || g.callsAnything(m)
+		}
 		switch {
 		case b == nil:
 		case b.foreign && b.looksUp != noNode:
-			g.anyFunction(m, b, "it looks functions up by names that it computes, and calls them with arguments that it computes (libffi)")
+			g.anyFunction(m, b, "it looks functions up by names that it computes, and calls them with arguments that it computes")
 		case b.anywhere && b.looksUp != noNode && slices.ContainsFunc(b.execs, func(u use) bool { return g.makesCode(u, true) }):
 			g.anyFunction(m, b, "it may make code at run time, and looks functions up by names that it computes in everything that is loaded")
 		case slices.ContainsFunc(b.execs, func(u use) bool { return g.makesCode(u, false) }):
 			g.note("jit", m.link.Object.Path, "it makes code at run time, which is taken to make only calls that the code around it can make")
 		}
 	}
+}
+
+// callsAnything reports whether an object holds or imports code that calls
+// whatever it is told to with arguments from a table: what libffi does, a
+// library like it, or an interpreter itself.
+func (g *graph) callsAnything(m *member) bool {
+	for _, i := range m.facts.Generic() {
+		if g.flags[m.base+i]&isReached != 0 {
+			return true
+		}
+	}
+	for i := range m.imports {
+		for _, t := range m.imports[i].targets {
+			to := g.members[t.m]
+			fi := t.id - to.base
+			if fi < uint32(len(to.facts.Funcs)) && to.facts.Funcs[fi].Generic && g.flags[t.id]&isReached != 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (g *graph) anyFunction(m *member, b *byName, why string) {
