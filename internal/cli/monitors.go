@@ -228,7 +228,7 @@ func needed(m *confinev1.MonitorStatus) string {
 	var out []string
 	for _, c := range m.GetNeeds() {
 		if !gets[c] {
-			c += " (withheld by the agent's configuration)"
+			c += " (not given: the agent withholds or lacks it)"
 		}
 		out = append(out, c)
 	}

@@ -110,6 +110,9 @@ func TestFind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.WriteFile(filepath.Join(dir, "confine-monitor-empty"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Mkdir(filepath.Join(dir, "confine-monitor-folder"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -125,11 +128,11 @@ func TestFind(t *testing.T) {
 		names = append(names, p.Name)
 		if _, err := monitor.Start(t.Context(), monitor.HostConfig{Path: p.Path}); err == nil {
 			t.Errorf("%s starts", p.Name)
-		} else if p.Name == "plain" && !strings.Contains(err.Error(), "is not executable: chmod +x") {
+		} else if says := map[string]string{"plain": "is not executable: chmod +x", "empty": "is empty"}[p.Name]; !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", p.Name, err)
 		}
 	}
-	if !slices.Equal(names, []string{"a", "link", "plain"}) {
+	if !slices.Equal(names, []string{"a", "empty", "link", "plain"}) {
 		t.Errorf("found %q", names)
 	}
 	if found, err := monitor.Find(filepath.Join(dir, "none")); err != nil || len(found) > 0 {

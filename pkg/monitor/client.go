@@ -113,6 +113,9 @@ func start(ctx context.Context, name string, cfg HostConfig) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if given, err = permitted(given, keep); err != nil {
+		return nil, err
+	}
 	dir, err := newFolder()
 	if err != nil {
 		return nil, err

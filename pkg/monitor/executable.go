@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -53,7 +54,10 @@ func (e *executable) check(want string) error {
 		return fmt.Errorf("%s is not executable: chmod +x it, if it is a monitor", e.path)
 	}
 	head := make([]byte, 2)
-	if _, err := e.file.ReadAt(head, 0); err != nil {
+	switch _, err := e.file.ReadAt(head, 0); {
+	case errors.Is(err, io.EOF):
+		return fmt.Errorf("%s is empty or nearly so, and no monitor: install it again", e.path)
+	case err != nil:
 		return fmt.Errorf("read %s: %w", e.path, err)
 	}
 	e.script = bytes.Equal(head, []byte("#!"))

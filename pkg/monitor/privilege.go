@@ -42,6 +42,23 @@ func capabilityNumbers(names []string) ([]int, error) {
 	return out, nil
 }
 
+// permitted leaves the names whose capabilities, with these numbers, the current
+// thread has itself: nobody can give others.
+func permitted(names []string, numbers []int) ([]string, error) {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&head, &sets[0]); err != nil {
+		return nil, fmt.Errorf("read capabilities: %w", err)
+	}
+	var out []string
+	for i, c := range numbers {
+		if sets[c/32].Permitted&(1<<(c%32)) != 0 {
+			out = append(out, names[i])
+		}
+	}
+	return out, nil
+}
+
 // dropPrivileges takes from the current thread, and so from what it starts,
 // everything but the capabilities with the given numbers, for good. The thread
 // must not be used for anything else afterwards.
