@@ -278,7 +278,32 @@ func (s *Server) named(ctx context.Context, name string) (*confinev1.Result, err
 		}
 		return result, nil
 	}
-	return nil, status.Errorf(codes.NotFound, "no result is stored for %q; 'confinectl profiles' lists them, 'confinectl profile' makes one", clean(name, 128))
+	hint := "'confinectl profiles' lists them, 'confinectl profile' makes one"
+	if like := alike(all, name); len(like) > 0 {
+		hint = "there are results of " + strings.Join(like, ", ")
+	}
+	return nil, status.Errorf(codes.NotFound, "no result is stored for %q; %s", clean(name, 128), hint)
+}
+
+// alikeMost bounds the images that are named in place of one without a result.
+const alikeMost = 3
+
+// alike lists images with results whose name ends as a name does, such as
+// team/app:1 for app.
+func alike(all []*confinev1.ProfileSummary, name string) []string {
+	last := func(image string) string {
+		image = image[strings.LastIndexByte(image, '/')+1:]
+		image, _, _ = strings.Cut(image, "@")
+		image, _, _ = strings.Cut(image, ":")
+		return image
+	}
+	var out []string
+	for _, p := range all {
+		if image := p.GetImage(); image != "" && last(image) == last(name) && !slices.Contains(out, image) && len(out) < alikeMost {
+			out = append(out, image)
+		}
+	}
+	return out
 }
 
 // sameImage compares a result's image with what a user typed: a reference in
