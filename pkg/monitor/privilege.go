@@ -42,13 +42,21 @@ func capabilityNumbers(names []string) ([]int, error) {
 	return out, nil
 }
 
+// ownCapabilities reads the current thread's sets.
+func ownCapabilities() (head unix.CapUserHeader, sets [2]unix.CapUserData, err error) {
+	head.Version = unix.LINUX_CAPABILITY_VERSION_3
+	if err := unix.Capget(&head, &sets[0]); err != nil {
+		return head, sets, fmt.Errorf("read capabilities: %w", err)
+	}
+	return head, sets, nil
+}
+
 // permitted leaves the names whose capabilities, with these numbers, the current
 // thread has itself: nobody can give others.
 func permitted(names []string, numbers []int) ([]string, error) {
-	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	if err := unix.Capget(&head, &sets[0]); err != nil {
-		return nil, fmt.Errorf("read capabilities: %w", err)
+	_, sets, err := ownCapabilities()
+	if err != nil {
+		return nil, err
 	}
 	var out []string
 	for i, c := range numbers {
@@ -89,10 +97,9 @@ func dropPrivileges(keep []int) error {
 // setCapabilities reduces the thread's sets. Root's programs get what the
 // bounding set holds; those of other users need it among the ambient ones.
 func setCapabilities(keep []int) error {
-	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	if err := unix.Capget(&head, &sets[0]); err != nil {
-		return fmt.Errorf("read capabilities: %w", err)
+	head, sets, err := ownCapabilities()
+	if err != nil {
+		return err
 	}
 	var mask [2]uint32
 	for _, c := range keep {

@@ -120,10 +120,7 @@ func (r *Root) conversions(ctx context.Context, dir string) []conversion {
 	}
 	add := func(file string) {
 		for _, line := range lines(r.files.Read(ctx, file)) {
-			kind, rest := field(line)
-			from, rest := field(rest)
-			to, rest := field(rest)
-			file, _ := field(rest)
+			kind, from, to, file := words(line)
 			switch {
 			case kind == "alias" && to != "":
 				out = append(out, conversion{from: canonical(from), to: canonical(to)})
@@ -142,20 +139,19 @@ func (r *Root) conversions(ctx context.Context, dir string) []conversion {
 	return out
 }
 
-// field cuts off what a line begins with up to the next space.
-func field(line string) (first, rest string) {
-	begin := 0
-	for begin < len(line) && isSpace(line[begin]) {
-		begin++
+// words are the first four of a line, "" for those that it hasn't.
+func words(line string) (kind, from, to, file string) {
+	var w [4]string
+	n := 0
+	for word := range strings.FieldsSeq(line) {
+		if n == len(w) {
+			break
+		}
+		w[n] = word
+		n++
 	}
-	end := begin
-	for end < len(line) && !isSpace(line[end]) {
-		end++
-	}
-	return line[begin:end], line[end:]
+	return w[0], w[1], w[2], w[3]
 }
-
-func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 
 // standFor adds what names stand for, and sets on the way to others: a module
 // can convert in two steps.
